@@ -1,0 +1,97 @@
+"""NetSpec: what a GLNet model expects and returns. Export writes it, the run time checks it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from glnet_rt.errors import ArtifactError
+from glnet_rt.skeleton import NUM_JOINTS, NUM_KEYPOINTS, NUM_TWISTS
+
+REPRESENTATIONS = ("decomposed", "direct")
+
+
+@dataclass(frozen=True)
+class NetSpec:
+    """The contract between training, export and run time.
+
+    Attributes:
+        preset: backbone preset, `tiny`, `w32` or `w48`.
+        representation: `decomposed` (swing from keypoints, twist predicted) or `direct` (24 x 6D).
+        input_size: side S of the square input, px.
+        mean, std: RGB, of pixels in [0, 1].
+        box_scale: side of the square crop over the longer side of the person's box.
+        focal: focal length over crop side, no unit. GLNet's 1000 px on a 256 px crop is 3.90625.
+        depth_range_m: metres spanned by a keypoint depth from -0.5 to 0.5, relative to the pelvis.
+        num_betas: shape coefficients predicted.
+        body_id, body_sha256: the body whose betas and rest joints the weights were trained on.
+        align_corners, padding_mode: of the part-point gather; absolute grid pixels, clamped.
+    """
+
+    preset: str = "tiny"
+    representation: str = "decomposed"
+    input_size: int = 128
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    box_scale: float = 1.25
+    focal: float = 1000.0 / 256.0
+    depth_range_m: float = 2.2
+    num_betas: int = 10
+    body_id: str = ""
+    body_sha256: str = ""
+    align_corners: bool = True
+    padding_mode: str = "border"
+    input_name: str = field(default="image", init=False)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape of one input, [3, S, S] float32, RGB, normalised by `mean` and `std`."""
+        return (3, self.input_size, self.input_size)
+
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of one person's output, in the order the model returns them."""
+        shapes: dict[str, tuple[int, ...]] = {
+            "score": (),
+            "pixel": (),
+            "keypoints_uvd": (NUM_KEYPOINTS, 3),
+            "betas": (self.num_betas,),
+            "camera_scale": (),
+        }
+        if self.representation == "decomposed":
+            shapes["twist"] = (NUM_TWISTS, 2)
+        else:
+            shapes["rot6d"] = (NUM_JOINTS, 6)
+        return shapes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        values = dataclasses.asdict(self)
+        values.pop("input_name")
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> NetSpec:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ArtifactError: unknown or missing fields, or an unknown representation.
+        """
+        names = {f.name for f in dataclasses.fields(cls) if f.init}
+        if set(values) != names:
+            raise ArtifactError(
+                "NetSpec has other fields than this version knows",
+                got=sorted(values),
+                expected=sorted(names),
+                fix="export the artifact again with this version of glnet-rt",
+            )
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        if values["representation"] not in REPRESENTATIONS:
+            raise ArtifactError(
+                "unknown pose representation",
+                got=values["representation"],
+                expected=REPRESENTATIONS,
+                fix="export the artifact again with this version of glnet-rt",
+            )
+        return cls(**values)
