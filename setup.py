@@ -1,0 +1,73 @@
+"""Package metadata. It stands here, not in pyproject.toml's [project], because the setuptools that
+comes with Ubuntu 22.04 and JetPack 6 silently builds an empty wheel from the latter."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def read_version() -> str:
+    """The version, read as text: importing the package would need its dependencies."""
+    text = (ROOT / "glnet_rt" / "_version.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE)
+    if match is None:
+        raise RuntimeError('glnet_rt/_version.py holds no line __version__ = "..."')
+    return match.group(1)
+
+
+# Floors are low on purpose. Opset 20 needs onnxruntime 1.17; typer and rich are the command line's.
+RUNTIME = [
+    "numpy>=1.24",
+    "opencv-python-headless>=4.8",
+    "numba>=0.59",
+    "onnxruntime>=1.17",
+    "typer>=0.12",
+    "rich>=13.8",
+]
+TRAIN = ["torch>=2.2", "scipy>=1.10", "scikit-image>=0.22", "safetensors>=0.4", "tensorboard>=2.14"]
+EXPORT = ["torch>=2.2", "onnx>=1.15", "onnxscript>=0.1", "safetensors>=0.4"]
+DEV = [
+    "mypy>=1.10",
+    "pygltflib>=1.16",
+    "pytest>=8",
+    "pytest-cov>=5",
+    "ruff>=0.6",
+    "setuptools>=59.6",
+    "wheel",
+]
+# The reference that our skinning is tested against. Its licence forbids commercial use, so nothing
+# but a test may import it, and it is an extra of its own.
+ORACLES = ["smplx>=0.1.28"]
+
+setup(
+    name="glnet-rt",
+    version=read_version(),
+    description="Real-time human mesh recovery: from a photo or a video to posed 3-D bodies.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["glnet_rt", "glnet_rt.*"]),
+    package_data={"glnet_rt": ["assets/*", "py.typed"]},
+    install_requires=RUNTIME,
+    extras_require={"train": TRAIN, "export": EXPORT, "dev": DEV, "oracles": ORACLES},
+    entry_points={"console_scripts": ["glnet-rt = glnet_rt.cli.main:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+)
