@@ -1,0 +1,221 @@
+"""Person box -> square -> network pixels. The one place that turns box edges into pixel centres.
+
+The square of side `side_px` around `center_px` lands edge to edge on the S input pixels:
+
+    x_crop = (x_image - center_px) / side_px * S + S / 2 - 0.5
+
+in pixel-centre coordinates on both sides. What lies outside the image is black.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from glnet_rt.contracts import Array, Crop, check_image
+from glnet_rt.errors import ContractError
+from glnet_rt.spec import NetSpec
+
+MIN_BOX_PX = 2.0  # a person needs at least this many pixels across, both ways
+MAX_BILINEAR_STEP = 1.5  # source pixels per crop pixel up to which bilinear sampling stays clean
+MAX_COORDINATE_PX = 1e7  # beyond this a box is a mistake, and float arithmetic loses pixels
+
+
+def whole_image_box(image: Array) -> Array:
+    """The box that holds the whole picture, [4] float64 `(0, 0, width, height)`."""
+    height, width = image.shape[:2]
+    return np.array([0.0, 0.0, width, height])
+
+
+def check_boxes(boxes: object, image_size: tuple[int, int]) -> Array:
+    """Read person boxes and refuse the ones no person can be in.
+
+    Args:
+        boxes: [N, 4] array-like, `bbox_xyxy` edges in image px; N may be 0.
+        image_size: (width, height), px.
+
+    Returns:
+        [N, 4] float64.
+
+    Raises:
+        ContractError: wrong shape or type, NaN, empty, inverted, tiny or outside the image.
+    """
+    try:
+        values = np.asarray(boxes, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ContractError(
+            "boxes are no array of numbers",
+            got=f"{type(boxes).__name__} ({error})",
+            expected="[N, 4] numbers, x0 y0 x1 y1",
+        ) from error
+    if values.shape == (0,):
+        values = values.reshape(0, 4)
+    if values.ndim != 2 or values.shape[1] != 4:
+        raise ContractError(
+            "boxes have the wrong shape",
+            got=list(values.shape),
+            expected="[N, 4], one row x0 y0 x1 y1 per person",
+            fix="put a single box into a list: boxes=[box]" if values.shape == (4,) else None,
+        )
+    for i, box in enumerate(values):
+        _check_box(f"box {i}", box, image_size)
+    return values
+
+
+def _check_box(name: str, box: Array, image_size: tuple[int, int]) -> None:
+    x0, y0, x1, y1 = got = tuple(box.tolist())
+    width, height = image_size
+    if not all(abs(v) <= MAX_COORDINATE_PX for v in got):
+        raise ContractError(
+            f"{name} holds NaN, infinity or a coordinate beyond any picture",
+            got=got,
+            expected=f"finite numbers, at most {MAX_COORDINATE_PX:g} px",
+            fix="drop this box: the detector that made it has failed",
+        )
+    if x1 <= x0 or y1 <= y0:
+        raise ContractError(
+            f"{name} is empty or inverted",
+            got=got,
+            expected="x0 < x1 and y0 < y1, edges in px",
+            fix="order the corners; from (x, y, width, height) use (x, y, x + width, y + height)",
+        )
+    if x1 - x0 < MIN_BOX_PX or y1 - y0 < MIN_BOX_PX:
+        raise ContractError(
+            f"{name} is too small to hold a person",
+            got=f"{x1 - x0:g} x {y1 - y0:g} px",
+            expected=f"at least {MIN_BOX_PX:g} px each way",
+            fix="give edges in px, not in fractions of the image",
+        )
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+        raise ContractError(
+            f"{name} lies entirely outside the image",
+            got=got,
+            expected=f"an overlap with (0, 0, {width}, {height})",
+            fix="drop this box, or check that it was made for a picture of this size",
+        )
+
+
+def square_around(box: Array, box_scale: float) -> tuple[Array, float]:
+    """The square the network looks at: same centre, side `box_scale` times the longer side.
+
+    Args:
+        box: [4] float64, edges in image px.
+        box_scale: from the NetSpec.
+
+    Returns:
+        center_px: [2] float64, image px with pixel centres on integers (edges minus a half).
+        side_px: its side, px.
+    """
+    x0, y0, x1, y1 = box.tolist()
+    center_px = np.array([(x0 + x1) / 2 - 0.5, (y0 + y1) / 2 - 0.5])
+    return center_px, box_scale * max(x1 - x0, y1 - y0)
+
+
+def crop_from_image_affine(center_px: Array, side_px: float, size: int) -> Array:
+    """[2, 3] float64: image px -> crop px, of the square laid edge to edge on `size` pixels."""
+    scale = size / side_px
+    shift = size / 2 - 0.5 - center_px * scale
+    return np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]])
+
+
+def cut_crops(
+    image: Array, boxes: Array, spec: NetSpec, frame_id: int = 0
+) -> tuple[Array, tuple[Crop, ...]]:
+    """Cut every box out of one picture, ready for the network.
+
+    Args:
+        image: [H, W, 3] uint8, BGR.
+        boxes: [B, 4], edges in image px.
+        spec: gives the input size, the crop rule and the normalisation.
+        frame_id: handed on to each crop.
+
+    Returns:
+        batch: [B, 3, S, S] float32, contiguous, RGB, normalised.
+        crops: B crops whose `pixels` are views of `batch`.
+
+    Raises:
+        ContractError: an image or a box that cannot be used.
+    """
+    check_image(image)
+    boxes = check_boxes(boxes, (image.shape[1], image.shape[0]))
+    size = spec.input_size
+    batch = np.empty((len(boxes), *spec.input_shape), np.float32)
+    crops = []
+    for box, pixels in zip(boxes, batch, strict=True):
+        center_px, side_px = square_around(box, spec.box_scale)
+        normalise(sample_square(image, center_px, side_px, size), spec, out=pixels)
+        affine = crop_from_image_affine(center_px, side_px, size)
+        crops.append(Crop(pixels, affine, box, center_px, side_px, frame_id))
+    return batch, tuple(crops)
+
+
+def normalise(pixels_bgr: Array, spec: NetSpec, out: Array | None = None) -> Array:
+    """[S, S, 3] uint8 BGR -> [3, S, S] float32 RGB, `(x / 255 - mean) / std`, into `out` if given.
+
+    Both the crops of a live picture and the stored probe crops pass through here.
+    """
+    if out is None:
+        out = np.empty((3, *pixels_bgr.shape[:2]), np.float32)
+    for channel, (mean, std) in enumerate(zip(spec.mean, spec.std, strict=True)):
+        np.multiply(pixels_bgr[:, :, 2 - channel], np.float32(1 / (255 * std)), out=out[channel])
+        out[channel] -= np.float32(mean / std)
+    return out
+
+
+def sample_square(image: Array, center_px: Array, side_px: float, size: int) -> Array:
+    """Resample one square of the picture, [size, size, 3] uint8, without aliasing.
+
+    Large squares are first halved, by averaging 2 x 2 pixels, until bilinear sampling steps by
+    0.75 to 1.5 pixels. Only the pixels under the square are touched, whatever the picture's size.
+
+    Args:
+        image: [H, W, 3] uint8.
+        center_px: [2] float64, image px, pixel centres on integers.
+        side_px: side of the square, px.
+        size: S.
+    """
+    step = side_px / size  # image pixels per crop pixel
+    halvings = max(0, math.ceil(math.log2(step / MAX_BILINEAR_STEP)))
+    block = 2**halvings
+    columns, rows = (
+        _under_square(center, side_px, margin=block, limit=limit)
+        for center, limit in zip(center_px.tolist(), (image.shape[1], image.shape[0]), strict=True)
+    )
+    window = image[rows, columns]
+    if window.strides[1:] != (3, 1) or window.strides[0] <= 0:
+        window = np.ascontiguousarray(window)  # OpenCV reads rows of packed pixels
+    for _ in range(halvings):
+        window = _halve(window)
+    # The centre of the window's first pixel, in image px, is that of the block it averages.
+    origin = np.array([columns.start, rows.start]) + (block - 1) / 2
+    scale = step / block
+    shift = (center_px - (size / 2 - 0.5) * step - origin) / block
+    window_from_crop = np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]])
+    return cv2.warpAffine(
+        window,
+        window_from_crop,
+        (size, size),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(0, 0, 0),
+    )
+
+
+def _under_square(center: float, side_px: float, *, margin: int, limit: int) -> slice:
+    """Pixels of one axis under the square and `margin` around it, at least one, in the image."""
+    first = math.floor(center - side_px / 2) - margin
+    last = math.ceil(center + side_px / 2) + margin
+    start = min(max(first, 0), limit - 1)
+    return slice(start, max(min(last + 1, limit), start + 1))
+
+
+def _halve(window: Array) -> Array:
+    """Mean of each 2 x 2 pixels; where they overhang the picture, black counts."""
+    height, width = window.shape[:2]
+    if height % 2 or width % 2:
+        pad = cv2.BORDER_CONSTANT
+        window = cv2.copyMakeBorder(window, 0, height % 2, 0, width % 2, pad, value=(0, 0, 0))
+    half = ((width + 1) // 2, (height + 1) // 2)
+    return cv2.resize(window, half, interpolation=cv2.INTER_AREA)
