@@ -43,6 +43,8 @@ _CHILD = np.array(BONE_CHILD, dtype=np.int64)
 _ROOT_CHILD = np.array(ROOT_CHILDREN, dtype=np.int64)
 
 Vector = tuple[float, float, float]
+UP: Vector = (0.0, 1.0, 0.0)
+NOWHERE: Vector = (0.0, 0.0, 0.0)
 
 
 def inverse_kinematics(skeleton_xyz: Array, twist: Array, rest: Array) -> Array:
@@ -118,62 +120,79 @@ def _jit(kernel: Kernel) -> Kernel:
 def _inverse_kinematics(points: Array, twist: Array, rest: Array, rotmats: Array) -> None:
     placed = np.empty((NUM_JOINTS, 3))  # joints as reconstructed so far
     world = np.empty((NUM_JOINTS, 3, 3))  # camera from joint
+    for person in range(len(points)):
+        _best_rotation(rest[person], points[person], world[0])
+        _descend(points[person], twist[person], rest[person], rotmats[person], placed, world)
+
+
+@_jit
+def _descend(
+    points: Array, twist: Array, rest: Array, rotmats: Array, placed: Array, world: Array
+) -> None:
     swing = np.empty((3, 3))
     turn = np.empty((3, 3))
-    for person in range(len(points)):
-        q, t = points[person], rest[person]
-        _best_rotation(t, q, world[0])
-        rotmats[person, 0] = world[0]
-        placed[0] = q[0]
-        for joint in range(1, NUM_JOINTS):
-            parent = _PARENT[joint]
-            offset = _rotate(world[parent], _minus(t[joint], t[parent]))
-            for k in range(3):
-                placed[joint, k] = placed[parent, k] + offset[k]
-            bone = _minus(t[_CHILD[joint]], t[joint])
-            axis = _unit(bone, (0.0, 1.0, 0.0))
-            target = _target(q[_CHILD[joint]], q[joint], placed[joint], _norm(bone))
-            direction = _unit(_rotate_back(world[parent], target), axis)
-            if _norm(bone) < TINY_M:
-                direction = axis
-            _swing(axis, direction, swing)
-            _turn(axis, twist[person, joint - 1, 0], twist[person, joint - 1, 1], turn)
-            _matmul(swing, turn, rotmats[person, joint])
-            _matmul(world[parent], rotmats[person, joint], world[joint])
+    # Element by element: whole-row assignments cost numba seconds of compilation.
+    for i in range(3):
+        placed[0, i] = points[0, i]
+        for j in range(3):
+            rotmats[0, i, j] = world[0, i, j]
+    for joint in range(1, NUM_JOINTS):
+        parent, child = _PARENT[joint], _CHILD[joint]
+        to_camera = world[parent]
+        _place(placed, joint, parent, _rotate(to_camera, _minus(rest, joint, rest, parent)))
+        bone = _minus(rest, child, rest, joint)
+        axis = _unit(bone, UP)
+        length = _norm(bone)
+        target = _target(points, child, joint, placed, length)
+        direction = _unit(_rotate_back(to_camera, target), axis)
+        if length < TINY_M:
+            direction = axis
+        _swing(axis, direction, swing)
+        _turn(axis, twist[joint - 1, 0], twist[joint - 1, 1], turn)
+        _matmul(swing, turn, rotmats[joint])
+        _matmul(to_camera, rotmats[joint], world[joint])
 
 
 @_jit
 def _twist_from_rotations(local: Array, rest: Array, twist: Array) -> None:
     swing = np.empty((3, 3))
     for person in range(len(local)):
+        bones = rest[person]
         for joint in range(1, NUM_JOINTS):
-            bone = _minus(rest[person, _CHILD[joint]], rest[person, joint])
-            axis = _unit(bone, (0.0, 1.0, 0.0))
             rotation = local[person, joint]
+            axis = _unit(_minus(bones, _CHILD[joint], bones, joint), UP)
             _swing(axis, _unit(_rotate(rotation, axis), axis), swing)
             # R_swingᵀ R turns about the axis: its trace is 1 + 2 cos, its skew part sin · axis.
-            trace, x, y, z = 0.0, 0.0, 0.0, 0.0
+            trace, sin = 0.0, 0.0
             for k in range(3):
-                trace += _column_dot(swing, k, rotation, k)
-            x = _column_dot(swing, 2, rotation, 1) - _column_dot(swing, 1, rotation, 2)
-            y = _column_dot(swing, 0, rotation, 2) - _column_dot(swing, 2, rotation, 0)
-            z = _column_dot(swing, 1, rotation, 0) - _column_dot(swing, 0, rotation, 1)
-            cos, sin = _unit_turn(trace - 1.0, _dot(axis, (x, y, z)))
+                i, j = (k + 1) % 3, (k + 2) % 3
+                for row in range(3):
+                    trace += swing[row, k] * rotation[row, k]
+                    sin += axis[k] * swing[row, j] * rotation[row, i]
+                    sin -= axis[k] * swing[row, i] * rotation[row, j]
+            cos, sin = _unit_turn(trace - 1.0, sin)
             twist[person, joint - 1, 0] = cos
             twist[person, joint - 1, 1] = sin
 
 
 @_jit
-def _target(child: Array, joint: Array, placed: Array, length: float) -> Vector:
+def _place(placed: Array, joint: int, parent: int, offset: Vector) -> None:
+    placed[joint, 0] = placed[parent, 0] + offset[0]
+    placed[joint, 1] = placed[parent, 1] + offset[1]
+    placed[joint, 2] = placed[parent, 2] + offset[2]
+
+
+@_jit
+def _target(points: Array, child: int, joint: int, placed: Array, length: float) -> Vector:
     """The bone to aim at, camera frame: from the reconstructed joint to the predicted child.
 
     Aiming from the reconstructed joint keeps errors from adding up along the limb. Where it would
     end more than FALLBACK_M from where the predicted bone, cut to length, ends, the reconstruction
     has drifted and the predicted direction is followed as it is.
     """
-    aimed = _minus(child, placed)
-    predicted = _minus(child, joint)
-    unit = _unit(predicted, (0.0, 0.0, 0.0))
+    aimed = _minus(points, child, placed, joint)
+    predicted = _minus(points, child, points, joint)
+    unit = _unit(predicted, NOWHERE)
     gap = (
         aimed[0] - length * unit[0],
         aimed[1] - length * unit[1],
@@ -245,14 +264,14 @@ def _best_rotation(rest: Array, points: Array, out: Array) -> None:
     s = np.zeros((3, 3))
     total = 0.0
     for child in _ROOT_CHILD:
-        a = _minus(rest[child], rest[0])
-        b = _minus(points[child], points[0])
+        a = _minus(rest, child, rest, 0)
+        b = _minus(points, child, points, 0)
         total += _norm(a) * _norm(b)
         for i in range(3):
             for j in range(3):
                 s[i, j] += a[i] * b[j]
     if total < TINY_M * TINY_M:
-        _turn((0.0, 1.0, 0.0), 1.0, 0.0, out)
+        _turn(UP, 1.0, 0.0, out)
         return
     n = np.empty((4, 4))
     _horn_matrix(s, n)
@@ -337,12 +356,6 @@ def _rotate_back(m: Array, v: Vector) -> Vector:
 
 
 @_jit
-def _column_dot(a: Array, i: int, b: Array, j: int) -> float:
-    """Entry (i, j) of aᵀ b."""
-    return float(a[0, i] * b[0, j] + a[1, i] * b[1, j] + a[2, i] * b[2, j])
-
-
-@_jit
 def _perpendicular(t: Vector) -> Vector:
     """A unit vector across unit `t`: from the coordinate axis that lies least along it."""
     x, y, z = abs(t[0]), abs(t[1]), abs(t[2])
@@ -362,8 +375,9 @@ def _unit(v: Vector, otherwise: Vector) -> Vector:
 
 
 @_jit
-def _minus(a: Array, b: Array) -> Vector:
-    return a[0] - b[0], a[1] - b[1], a[2] - b[2]
+def _minus(a: Array, i: int, b: Array, j: int) -> Vector:
+    """a[i] - b[j], rows of [N, 3]."""
+    return a[i, 0] - b[j, 0], a[i, 1] - b[j, 1], a[i, 2] - b[j, 2]
 
 
 @_jit
