@@ -1,0 +1,7 @@
+"""Where frames come from: pictures, folders, videos, arrays."""
+
+from __future__ import annotations
+
+from glnet_rt.stream.source import FailedFrame, Source, open_source
+
+__all__ = ["FailedFrame", "Source", "open_source"]
