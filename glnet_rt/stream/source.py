@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -144,7 +144,7 @@ class _Arrays(Source):
     """Images already in memory. One of a wrong shape or dtype fails alone."""
 
     def __init__(self, images: Iterable[Array], fps: float) -> None:
-        count = len(images) if hasattr(images, "__len__") else None
+        count = len(images) if isinstance(images, Sized) else None
         super().__init__("arrays", "arrays", fps, count, None)
         self._images = images
 
