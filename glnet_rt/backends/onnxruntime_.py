@@ -1,0 +1,126 @@
+"""ONNX Runtime on the CPU: runs everywhere, and is the reference for every other backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, ClassVar
+
+from glnet_rt.artifact import Artifact, model_name
+from glnet_rt.backends.base import check_names, check_shape
+from glnet_rt.contracts import Array
+from glnet_rt.errors import ArtifactError, BackendError, MissingDependencyError
+from glnet_rt.spec import NetSpec
+
+_PROVIDER = "CPUExecutionProvider"
+_FATAL_ONLY = 4  # log level: every failure is raised with its text, so stderr stays quiet
+_TENSOR_FLOAT, _TENSOR_INT64 = "tensor(float)", "tensor(int64)"
+
+
+class OnnxRuntimeBackend:
+    """One ONNX Runtime session on the CPU.
+
+    `infer` returns fresh arrays each time, and several threads may call it at once.
+    """
+
+    name: ClassVar[str] = "onnxruntime"
+    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+
+    def __init__(self, session: Any, spec: NetSpec, precision: str) -> None:
+        self._session = session
+        self._spec = spec
+        self._output_names = list(spec.output_shapes)
+        self.precision = precision
+
+    @classmethod
+    def open(
+        cls, artifact: Artifact, precision: str, *, threads: int | None = None
+    ) -> OnnxRuntimeBackend:
+        """Open a session; see `Backend.open`."""
+        session = _open_session(artifact.read_model(precision), model_name(precision), threads)
+        _check_signature(session, artifact.spec)
+        return cls(session, artifact.spec, precision)
+
+    def infer(self, batch: Array) -> Mapping[str, Array]:
+        """[B, 3, S, S] float32 -> name -> array; see `Backend.infer`."""
+        if self._session is None:
+            raise BackendError(
+                "the onnxruntime session is closed",
+                expected="an open session",
+                fix="load the artifact again: glnet_rt.load()",
+            )
+        try:
+            outputs = self._session.run(self._output_names, {self._spec.input_name: batch})
+        except Exception as error:  # its exception types share no base of their own
+            raise BackendError(
+                "ONNX Runtime failed while running the model",
+                got=f"batch {list(batch.shape)} {batch.dtype}: {error}",
+                expected=f"a batch [B, {', '.join(map(str, self._spec.input_shape))}] float32",
+                fix="use a smaller batch if memory ran out; else export the artifact again",
+            ) from error
+        return dict(zip(self._output_names, outputs, strict=True))
+
+    def close(self) -> None:
+        """Free the session. Calling it again does nothing."""
+        self._session = None
+
+    def __enter__(self) -> OnnxRuntimeBackend:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _open_session(model: bytes, name: str, threads: int | None) -> Any:
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise MissingDependencyError(
+            "the onnxruntime backend needs the package onnxruntime",
+            got=str(error),
+            expected="onnxruntime >= 1.17",
+            fix="pip install onnxruntime",
+        ) from error
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = threads or 0  # 0: one per physical core
+    options.log_severity_level = _FATAL_ONLY
+    try:
+        return ort.InferenceSession(model, options, providers=[_PROVIDER])
+    except Exception as error:  # its exception types share no base of their own
+        raise BackendError(
+            f"ONNX Runtime {ort.__version__} cannot open {name}",
+            got=str(error),
+            expected="an ONNX model of opset 20 or lower, complete",
+            fix="pip install -U onnxruntime; if that does not help, export the artifact again",
+        ) from error
+
+
+def _check_signature(session: Any, spec: NetSpec) -> None:
+    """The model's names, types and shapes are those of the spec."""
+    inputs = {node.name: node for node in session.get_inputs()}
+    outputs = {node.name: node for node in session.get_outputs()}
+    check_names("inputs", set(inputs), {spec.input_name})
+    check_names("outputs", set(outputs), set(spec.output_shapes))
+    signature: list[tuple[str, Any, tuple[int, ...]]] = [
+        ("input", inputs[spec.input_name], spec.input_shape)
+    ]
+    signature += [("output", outputs[name], shape) for name, shape in spec.output_shapes.items()]
+    for kind, node, wanted in signature:
+        dtype = _TENSOR_INT64 if node.name == "pixel" else _TENSOR_FLOAT
+        if node.type != dtype:
+            raise ArtifactError(
+                f"the model's {kind} {node.name} has another type than the manifest's spec",
+                got=node.type,
+                expected=dtype,
+                fix="export the artifact again with this version of glnet-rt",
+            )
+        shape = tuple(n if isinstance(n, int) else None for n in node.shape)
+        check_shape(f"{kind} {node.name}", shape, wanted)

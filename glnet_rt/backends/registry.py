@@ -1,0 +1,151 @@
+"""Choosing a backend: `auto` proves each candidate by running it, a named one never falls back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from glnet_rt.artifact import PRECISIONS, Artifact
+from glnet_rt.backends.base import Backend, run
+from glnet_rt.backends.onnxruntime_ import OnnxRuntimeBackend
+from glnet_rt.errors import BackendError, ContractError, GlnetError
+
+# In the order `auto` tries them, the fastest first.
+BACKENDS: tuple[type[Backend], ...] = (OnnxRuntimeBackend,)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One backend considered at load.
+
+    Attributes:
+        backend, precision: what was considered.
+        chosen: whether it is the one in use.
+        reason: why, or why not.
+        fix: what would make it work; None where nothing is wrong.
+    """
+
+    backend: str
+    precision: str
+    chosen: bool
+    reason: str
+    fix: str | None = None
+
+    def __str__(self) -> str:
+        verdict = "chosen" if self.chosen else "rejected"
+        fix = f" (fix: {self.fix})" if self.fix else ""
+        return f"{verdict} {self.backend} {self.precision}: {self.reason}{fix}"
+
+
+def select(
+    artifact: Artifact,
+    backend: str = "auto",
+    precision: str = "auto",
+    *,
+    threads: int | None = None,
+    backends: tuple[type[Backend], ...] = BACKENDS,
+) -> tuple[Backend, tuple[Attempt, ...]]:
+    """Open the backend to use.
+
+    Every session is tested with a grey crop before it counts as working: a library that lists a
+    device proves nothing.
+
+    Args:
+        artifact: holds the models.
+        backend: a name, or `auto` for the first that works.
+        precision: `fp32`, `fp16`, `int8`, or `auto` for the first that works.
+        threads: CPU threads for one inference; None leaves it to the library.
+        backends: the candidates, in order.
+
+    Returns:
+        The open backend, and everything that was considered on the way.
+
+    Raises:
+        ContractError: an unknown backend or precision, or threads below 1.
+        BackendError: a named backend or precision does not work here, or nothing does.
+        MissingDependencyError: a named backend's library is not installed.
+    """
+    _check_request(backend, precision, threads, backends)
+    chosen: Backend | None = None
+    attempts: list[Attempt] = []
+    errors: list[GlnetError] = []
+    for kind, wanted in _candidates(backends, precision):
+        if backend not in ("auto", kind.name):
+            reason = f"{backend} was asked for by name"
+            attempts.append(Attempt(kind.name, wanted, False, reason))
+            continue
+        if chosen is not None:
+            reason = f"{chosen.name} {chosen.precision} comes first and works"
+            attempts.append(Attempt(kind.name, wanted, False, reason))
+            continue
+        try:
+            chosen, took_ms = _open_tested(kind, artifact, wanted, threads)
+        except GlnetError as error:
+            errors.append(error)
+            reason = error.what if error.got is None else f"{error.what}, got {error.got}"
+            attempts.append(Attempt(kind.name, wanted, False, reason, error.fix))
+        else:
+            reason = f"its test session ran in {took_ms:.0f} ms"
+            attempts.append(Attempt(kind.name, wanted, True, reason))
+    if chosen is not None:
+        return chosen, tuple(attempts)
+    if backend != "auto":
+        raise errors[-1]
+    raise BackendError(
+        "no backend can run this artifact",
+        got="; ".join(map(str, attempts)),
+        expected=f"one of {', '.join(kind.name for kind in backends)} to work",
+        fix=next((error.fix for error in errors if error.fix), None),
+    )
+
+
+def _check_request(
+    backend: str, precision: str, threads: int | None, backends: tuple[type[Backend], ...]
+) -> None:
+    names = ["auto", *(kind.name for kind in backends)]
+    if backend not in names:
+        raise ContractError("there is no such backend", got=repr(backend), expected=names)
+    if precision not in ("auto", *PRECISIONS):
+        expected = ["auto", *PRECISIONS]
+        raise ContractError("there is no such precision", got=repr(precision), expected=expected)
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise ContractError(
+            "threads is no count", got=repr(threads), expected="a whole number >= 1, or None"
+        )
+
+
+def _candidates(
+    backends: tuple[type[Backend], ...], precision: str
+) -> list[tuple[type[Backend], str]]:
+    """Every backend with every precision it would try, in order."""
+    if precision == "auto":
+        return [(kind, own) for kind in backends for own in kind.precisions]
+    return [(kind, precision) for kind in backends]
+
+
+def _open_tested(
+    kind: type[Backend], artifact: Artifact, precision: str, threads: int | None
+) -> tuple[Backend, float]:
+    """Open a session and run one crop through it; also the milliseconds that took."""
+    if precision not in kind.precisions:
+        raise BackendError(
+            f"{kind.name} does not run {precision}",
+            expected=f"one of {', '.join(kind.precisions)}",
+            fix="leave precision at 'auto'",
+        )
+    if precision not in artifact.manifest.precisions:
+        raise BackendError(
+            f"the artifact holds no {precision} model",
+            expected=f"one of {', '.join(artifact.manifest.precisions)}",
+            fix=f"leave precision at 'auto', or export the artifact with {precision}",
+        )
+    started = time.perf_counter()
+    session = kind.open(artifact, precision, threads=threads)
+    try:
+        run(session, np.zeros((1, *artifact.spec.input_shape), np.float32), artifact.spec)
+    except GlnetError:
+        session.close()
+        raise
+    return session, (time.perf_counter() - started) * 1000
