@@ -1,0 +1,343 @@
+"""The body: from shape and pose to a mesh, by SMPL's linear blend skinning in numba.
+
+Letters: B people, V vertices, F faces, n betas given, J = 24 joints. All lengths are metres. The
+frame is that of the body file (T-pose, y up, facing +z, left at +x) turned by the global rotation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numba as nb
+import numpy as np
+
+from glnet_rt.body_file import NUM_POSE_FEATURES, BodyArrays, read_body
+from glnet_rt.contracts import Array
+from glnet_rt.errors import ContractError
+from glnet_rt.rotation import rotvec_to_rotmat
+from glnet_rt.skeleton import H36M_17, LSP_FROM_H36M, NUM_JOINTS, SMPL_PARENTS
+
+_PARENTS = np.array(SMPL_PARENTS, np.int64)
+# The 27 pose weights of one vertex and one joint (3 axes x 9 elements of R - I), padded to whole
+# vector registers.
+_LANES = 32
+_FASTMATH = {"contract", "arcp", "nsz", "reassoc"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BodyOutput:
+    """Posed bodies.
+
+    Attributes:
+        vertices: [B, V, 3] float32, m, translation included.
+        joints: [B, 24, 3] float32, m, translation included.
+    """
+
+    vertices: Array
+    joints: Array
+
+
+class BodyModel:
+    """An SMPL-format body, ready to pose. Safe to call from several threads.
+
+    Args:
+        arrays: the checked contents of a body file; `BodyModel.load` reads them.
+
+    Attributes: those of `BodyArrays`, `parents` (24 ints, -1 for the root) and `num_betas`.
+    """
+
+    def __init__(self, arrays: BodyArrays) -> None:
+        self.v_template = arrays.v_template
+        self.shapedirs = arrays.shapedirs
+        self.posedirs = arrays.posedirs
+        self.J_regressor = arrays.J_regressor
+        self.lbs_weights = arrays.lbs_weights
+        self.faces = arrays.faces
+        self.leaf_vertices = arrays.leaf_vertices
+        self.J_regressor_h36m = arrays.J_regressor_h36m
+        self.coco_regressor = arrays.coco_regressor
+        self.part_labels = arrays.part_labels
+        self.body_id = arrays.body_id
+        self.sha256 = arrays.sha256
+        self.parents = SMPL_PARENTS
+        self.num_betas = self.shapedirs.shape[2]
+        self._influences = _compact_weights(self.lbs_weights)
+        self._pose_blocks = _compact_posedirs(self.posedirs)
+        self._rest_template, self._rest_dirs = self._rest_basis()
+        self._coco = None if self.coco_regressor is None else _Regressor(self.coco_regressor)
+        self._h36m = None if self.J_regressor_h36m is None else _Regressor(self.J_regressor_h36m)
+
+    @classmethod
+    def load(cls, path: str | Path) -> BodyModel:
+        """Read our own `body.npz`, or a real SMPL `.npz` or `.pkl`.
+
+        Raises:
+            ArtifactError: missing, damaged, naming a foreign class, or not an SMPL-format body.
+        """
+        return cls(read_body(path))
+
+    def rest_skeleton(self, betas: Array) -> Array:
+        """[B, 29, 3] float32: rest positions of the 24 joints and 5 leaf vertices.
+
+        Args:
+            betas: [B, n], n from 0 to `num_betas`; missing ones are zero.
+        """
+        betas = self._check_betas(betas)
+        dirs = self._rest_dirs[:, :, : betas.shape[1]]
+        rest = self._rest_template + np.einsum("jck,bk->bjc", dirs, betas.astype(np.float64))
+        return np.asarray(rest, dtype=np.float32)
+
+    def __call__(self, betas: Array, pose: Array, transl: Array | None = None) -> BodyOutput:
+        """Shape and pose B bodies.
+
+        Args:
+            betas: [B, n], n from 0 to `num_betas`; missing ones are zero.
+            pose: [B, 24, 3, 3] rotation matrices or [B, 24, 3] rotation vectors (rad), each joint
+                relative to its parent; joint 0 is the global rotation.
+            transl: [B, 3], m, added to everything; None leaves the bodies where they are.
+        Raises:
+            ContractError: a wrong shape, or values that are not finite.
+        """
+        betas = self._check_betas(betas)
+        rotmats = _check_pose(pose, len(betas))
+        shift = _check_transl(transl, len(betas))
+        rest = self.rest_skeleton(betas)[:, :NUM_JOINTS]
+        world, joints = _forward_kinematics(rotmats, rest)
+        joints += shift[:, None]
+        vertices = np.empty((len(betas), *self.v_template.shape), np.float32)
+        _skin(
+            self.v_template,
+            self.shapedirs,
+            betas,
+            *self._pose_blocks,
+            _pose_features(rotmats),
+            *self._influences,
+            _joint_maps(world, rest, joints),
+            vertices,
+        )
+        return BodyOutput(vertices, joints)
+
+    def skeleton(self, output: BodyOutput) -> Array:
+        """[B, 29, 3] float32, m: posed joints and leaf vertices, order of `skeleton.SKELETON`."""
+        return np.concatenate([output.joints, output.vertices[:, self.leaf_vertices]], axis=1)
+
+    def keypoints(self, output: BodyOutput) -> Array:
+        """[B, 36, 3] float32, m, order of `skeleton.KEYPOINTS`.
+
+        Raises:
+            ContractError: the body file has no `coco_regressor` and is not SMPL's mesh.
+        """
+        if self._coco is None:
+            raise self._lacks("coco_regressor", "[7, V]")
+        return np.concatenate([self.skeleton(output), self._coco(output.vertices)], axis=1)
+
+    def h36m_joints(self, vertices: Array) -> Array:
+        """[B, V, 3] vertices, m -> [B, 17, 3] float32, order of `skeleton.H36M_17`.
+
+        Raises:
+            ContractError: the body file has no `J_regressor_h36m`.
+        """
+        if self._h36m is None:
+            raise self._lacks("J_regressor_h36m", f"[{len(H36M_17)}, V]")
+        return self._h36m(vertices)
+
+    def lsp_joints(self, vertices: Array) -> Array:
+        """[B, V, 3] vertices, m -> [B, 14, 3] float32: LSP's 14, right ankle first.
+
+        Raises:
+            ContractError: the body file has no `J_regressor_h36m`.
+        """
+        return self.h36m_joints(vertices)[:, list(LSP_FROM_H36M)]
+
+    def _rest_basis(self) -> tuple[Array, Array]:
+        """Rest joints and leaves, linear in the betas: [29, 3] and [29, 3, num_betas] float64."""
+        regressor = self.J_regressor.astype(np.float64)
+        leaves = self.leaf_vertices
+        template = np.concatenate([regressor @ self.v_template, self.v_template[leaves]])
+        flat = regressor @ self.shapedirs.reshape(len(self.v_template), -1)
+        dirs = flat.reshape(NUM_JOINTS, 3, self.num_betas)
+        return template, np.concatenate([dirs, self.shapedirs[leaves]])
+
+    def _check_betas(self, betas: Array) -> Array:
+        betas = np.ascontiguousarray(betas, dtype=np.float32)
+        if betas.ndim != 2 or betas.shape[1] > self.num_betas:
+            raise ContractError(
+                "betas do not fit this body",
+                got=list(betas.shape),
+                expected=f"[B, n] with n <= {self.num_betas}",
+                fix="one row per person: betas[None] for a single one",
+            )
+        _check_finite("betas", betas)
+        return betas
+
+    def _lacks(self, key: str, shape: str) -> ContractError:
+        return ContractError(
+            f"body {self.body_id} has no {key}",
+            expected=f"the key {key}, {shape}, in the body file",
+            fix=f"store your regressor in a copy of the .npz under {key}",
+        )
+
+
+def forward_kinematics(rotmats: Array, rest_joints: Array) -> tuple[Array, Array]:
+    """Turn local rotations into world rotations and joint positions, down SMPL's tree.
+
+    Args:
+        rotmats: [B, 24, 3, 3], each relative to its parent; the first is global.
+        rest_joints: [B, 24, 3], m.
+    Returns:
+        ([B, 24, 3, 3], [B, 24, 3] m), both float32; the root joint stays where it is.
+    Raises:
+        ContractError: a wrong shape, or values that are not finite.
+    """
+    rest = np.ascontiguousarray(rest_joints, dtype=np.float32)
+    if rest.ndim != 3 or rest.shape[1:] != (NUM_JOINTS, 3):
+        raise ContractError(
+            "rest_joints has the wrong shape", got=list(rest.shape), expected="[B, 24, 3]"
+        )
+    world, joints = _forward_kinematics(_check_pose(rotmats, len(rest)), rest)
+    return world, joints
+
+
+class _Regressor:
+    """A few rows of weights over many vertices, applied to the vertices they use alone."""
+
+    def __init__(self, rows: Array) -> None:
+        self._columns = np.flatnonzero(rows.any(axis=0))
+        self._rows = np.ascontiguousarray(rows[:, self._columns])
+
+    def __call__(self, vertices: Array) -> Array:
+        """[B, V, 3] -> [B, rows, 3] float32."""
+        return np.asarray(self._rows @ vertices[:, self._columns], dtype=np.float32)
+
+
+def _check_pose(pose: Array, batch: int) -> Array:
+    """[B, 24, 3, 3] float32 rotation matrices from either form."""
+    pose = np.ascontiguousarray(pose, dtype=np.float32)
+    if pose.shape not in ((batch, NUM_JOINTS, 3, 3), (batch, NUM_JOINTS, 3)):
+        raise ContractError(
+            "the pose has the wrong shape",
+            got=list(pose.shape),
+            expected=f"[{batch}, 24, 3, 3] rotation matrices or [{batch}, 24, 3] rotation vectors",
+        )
+    _check_finite("pose", pose)
+    return pose if pose.ndim == 4 else rotvec_to_rotmat(pose)
+
+
+def _check_transl(transl: Array | None, batch: int) -> Array:
+    if transl is None:
+        return np.zeros((batch, 3), np.float32)
+    transl = np.ascontiguousarray(transl, dtype=np.float32)
+    if transl.shape != (batch, 3):
+        raise ContractError(
+            "transl has the wrong shape", got=list(transl.shape), expected=[batch, 3]
+        )
+    _check_finite("transl", transl)
+    return transl
+
+
+def _check_finite(name: str, value: Array) -> None:
+    if not np.isfinite(value).all():
+        raise ContractError(
+            f"{name} holds NaN or infinity", got="non-finite values", expected="finite numbers"
+        )
+
+
+def _compact_weights(lbs_weights: Array) -> tuple[Array, Array]:
+    """Drop the zeros of [V, 24]: (joints [V, k] int64, weights [V, k] float32), k mostly 4."""
+    most = max(1, int((lbs_weights != 0).sum(1).max()))
+    joints = np.argsort(lbs_weights == 0, axis=1, kind="stable")[:, :most]
+    return np.ascontiguousarray(joints), np.take_along_axis(lbs_weights, joints, axis=1)
+
+
+def _compact_posedirs(posedirs: Array) -> tuple[Array, Array, Array]:
+    """Drop the joints that do not move a vertex.
+
+    Returns:
+        first: [V + 1] int64; blocks first[v] to first[v + 1] belong to vertex v.
+        joint: [blocks] int64, 0 for SMPL joint 1 and so on.
+        block: [blocks, 32] float32: x, y, z times the 9 elements of R - I, then 5 zeros.
+    """
+    per_joint = posedirs.reshape(len(posedirs), 3, NUM_JOINTS - 1, 9).transpose(0, 2, 1, 3)
+    used = per_joint.any(axis=(2, 3))
+    first = np.zeros(len(posedirs) + 1, np.int64)
+    np.cumsum(used.sum(1), out=first[1:])
+    block = np.zeros((int(first[-1]), _LANES), np.float32)
+    block[:, :27] = per_joint[used].reshape(-1, 27)
+    return first, np.nonzero(used)[1], block
+
+
+def _pose_features(rotmats: Array) -> Array:
+    """[B, 23, 32] float32: R - I of joints 1..23, once for each axis, padded like the blocks."""
+    features = np.zeros((len(rotmats), NUM_JOINTS - 1, _LANES), np.float32)
+    change = (rotmats[:, 1:] - np.eye(3, dtype=np.float32)).reshape(len(rotmats), -1, 9)
+    features[:, :, : NUM_POSE_FEATURES // (NUM_JOINTS - 1) * 3] = np.tile(change, 3)
+    return features
+
+
+def _joint_maps(world: Array, rest: Array, joints: Array) -> Array:
+    """[B, 24, 3, 4] float32: rest point -> posed point, as each joint carries it."""
+    maps = np.empty((*world.shape[:2], 3, 4), np.float32)
+    maps[..., :3] = world
+    maps[..., 3] = joints - np.einsum("bjac,bjc->bja", world, rest)
+    return maps
+
+
+@nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)
+def _forward_kinematics(rotmats, rest):  # type: ignore[no-untyped-def]
+    """[B, 24, 3, 3] and [B, 24, 3] float32 -> world rotations and joints, same shapes."""
+    world = np.empty_like(rotmats)
+    joints = np.empty_like(rest)
+    for b in range(rotmats.shape[0]):
+        world[b, 0] = rotmats[b, 0]
+        joints[b, 0] = rest[b, 0]
+        for j in range(1, NUM_JOINTS):
+            p = _PARENTS[j]
+            for r in range(3):
+                w0, w1, w2 = world[b, p, r, 0], world[b, p, r, 1], world[b, p, r, 2]
+                for c in range(3):
+                    world[b, j, r, c] = (
+                        w0 * rotmats[b, j, 0, c]
+                        + w1 * rotmats[b, j, 1, c]
+                        + w2 * rotmats[b, j, 2, c]
+                    )
+                joints[b, j, r] = joints[b, p, r] + (
+                    w0 * (rest[b, j, 0] - rest[b, p, 0])
+                    + w1 * (rest[b, j, 1] - rest[b, p, 1])
+                    + w2 * (rest[b, j, 2] - rest[b, p, 2])
+                )
+    return world, joints
+
+
+@nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)
+def _skin(  # type: ignore[no-untyped-def]
+    template, shapedirs, betas, first, block_joint, block, features, joints, weights, maps, out
+):
+    """Shape, pose-blend and skin every vertex in one pass; all people share each vertex's data."""
+    people, num_betas = betas.shape
+    lanes = np.zeros((people, _LANES), np.float32)
+    for v in range(template.shape[0]):
+        lanes[:] = 0.0
+        for i in range(first[v], first[v + 1]):
+            j = block_joint[i]
+            for b in range(people):
+                for k in range(_LANES):
+                    lanes[b, k] += block[i, k] * features[b, j, k]
+        for b in range(people):
+            x, y, z = template[v, 0], template[v, 1], template[v, 2]
+            for k in range(num_betas):
+                x += shapedirs[v, 0, k] * betas[b, k]
+                y += shapedirs[v, 1, k] * betas[b, k]
+                z += shapedirs[v, 2, k] * betas[b, k]
+            for k in range(9):
+                x += lanes[b, k]
+                y += lanes[b, 9 + k]
+                z += lanes[b, 18 + k]
+            px = py = pz = np.float32(0.0)
+            for k in range(joints.shape[1]):
+                w, j = weights[v, k], joints[v, k]
+                m = maps[b, j]
+                px += w * (m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3])
+                py += w * (m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3])
+                pz += w * (m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3])
+            out[b, v, 0], out[b, v, 1], out[b, v, 2] = px, py, pz
