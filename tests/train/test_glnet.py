@@ -1,0 +1,110 @@
+"""The network: its two ways to run agree, gradients reach everything, variants do what they say."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from train.model.glnet import GLNet, GLNetConfig, normalise_twist, preset
+
+
+def small(**fields: object) -> GLNetConfig:
+    representation = fields.pop("representation", "decomposed")
+    config = preset("tiny", input_size=64, representation=representation)
+    return dataclasses.replace(config, **fields)
+
+
+def stirred(config: GLNetConfig) -> GLNet:
+    """A network whose offsets, scores and batch statistics are far from their initial values."""
+    torch.manual_seed(3)
+    model = GLNet(config)
+    head = model.pixel_head
+    for layer in (head.hop1, head.score, head.residual, *head.hop2):
+        torch.nn.init.normal_(layer.weight, std=0.2)
+    model.train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.randn(4, 3, 64, 64))
+    return model.eval()
+
+
+@pytest.mark.parametrize("class_variant", ["local", "pixel"])
+@pytest.mark.parametrize("representation", ["decomposed", "direct"])
+def test_top1_is_the_dense_prediction_at_the_best_pixel(
+    class_variant: str, representation: str
+) -> None:
+    model = stirred(small(class_variant=class_variant, representation=representation))
+    image = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        dense, top = model(image), model.top1(image)
+    best = dense.score_logits.flatten(1).argmax(1)
+    batch = torch.arange(3)
+    assert torch.equal(top["pixel"], best)
+    close = {"atol": 2e-5, "rtol": 1e-4}
+    torch.testing.assert_close(top["keypoints_uvd"], dense.keypoints_uvd[batch, best], **close)
+    rotation = dense.rotation[batch, best]
+    if representation == "decomposed":
+        torch.testing.assert_close(top["twist"], normalise_twist(rotation), **close)
+    else:
+        torch.testing.assert_close(top["rot6d"], rotation.reshape(3, 24, 6), **close)
+    assert list(top) == list(model.config.spec.output_shapes)
+    for name, shape in model.config.spec.output_shapes.items():
+        assert top[name].shape == (3, *shape), name
+
+
+def test_pixels_are_a_subset_of_all_pixels() -> None:
+    model = stirred(small())
+    image = torch.randn(2, 3, 64, 64)
+    pixels = torch.tensor([0, 17, 100, 255])
+    with torch.no_grad():
+        some, every = model(image, pixels), model(image)
+    torch.testing.assert_close(some.keypoints_uvd, every.keypoints_uvd[:, pixels])
+    torch.testing.assert_close(some.rotation, every.rotation[:, pixels])
+
+
+@pytest.mark.parametrize("class_variant", ["local", "pixel"])
+@pytest.mark.parametrize("representation", ["decomposed", "direct"])
+def test_gradient_reaches_every_parameter(class_variant: str, representation: str) -> None:
+    model = stirred(small(class_variant=class_variant, representation=representation)).train()
+    out = model(torch.randn(4, 3, 64, 64))
+    total = out.keypoints_uvd.square().sum() + out.rotation.square().sum()
+    total = total + out.base_rotation.square().sum() + out.score_logits.square().sum()
+    total = total + out.betas.square().sum() + out.camera_scale.square().sum()
+    total = total + out.baseline.rot6d.square().sum() + out.baseline.pelvis_uv.square().sum()
+    total = total + out.heatmaps.square().sum()
+    total.backward()
+    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
+
+
+def test_keypoint_gradient_moves_the_part_points() -> None:
+    model = stirred(small()).train()
+    model(torch.randn(2, 3, 64, 64)).keypoints_uvd.sum().backward()
+    assert model.pixel_head.hop1.weight.grad.abs().max() > 0
+
+
+def test_a_fresh_network_starts_from_the_mean() -> None:
+    model = GLNet(small()).train()
+    with torch.no_grad():
+        out = model(torch.randn(2, 3, 64, 64))
+    own = torch.stack(torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="xy"), -1)
+    torch.testing.assert_close(out.part_points, own.expand(2, 7, 16, 16, 2))
+    u = (own[..., 0].flatten() + 0.5) / 16 - 0.5
+    nose = out.keypoints_uvd[:, :, 29, 0]
+    assert (nose - u).abs().max() < 0.1
+    assert out.score_logits.sigmoid().mean() == pytest.approx(0.1, abs=0.02)
+    assert out.camera_scale.mean() == pytest.approx(0.9, abs=0.05)
+
+
+def test_without_local_encoding_part_points_stay_on_the_pixel() -> None:
+    model = stirred(small(local_encoding=False))
+    with torch.no_grad():
+        out = model(torch.randn(1, 3, 64, 64))
+    assert (out.part_points[0, 0] == out.part_points[0, 6]).all()
+
+
+def test_unknown_variant_is_refused() -> None:
+    with pytest.raises(ValueError, match="class_variant"):
+        GLNet(small(class_variant="guess"))

@@ -1,0 +1,146 @@
+"""`python -m train fit | evaluate`: train GLNet, and say how good it is."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from glnet_rt.body_model import BodyModel
+from train.checkpoint import load_weights
+from train.config import SCHEDULES, FitConfig
+from train.data.shards import SyntheticShards
+from train.evaluate import Report, evaluate
+from train.matching import MatchingConfig
+from train.model.glnet import CLASS_VARIANTS, preset
+from train.trainer import Trainer
+
+BODY = Path("glnet_rt/assets/body.npz")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    add_fit(commands.add_parser("fit", help="train a network, or go on where a run stopped"))
+    add_evaluate(commands.add_parser("evaluate", help="errors on held-out people"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    arguments.run_command(arguments)
+
+
+def add_fit(parser: argparse.ArgumentParser) -> None:
+    defaults = FitConfig()
+    parser.set_defaults(run_command=fit)
+    add_common(parser)
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if used")
+    parser.add_argument("--data", type=Path, default=Path("data/synth/train"))
+    parser.add_argument("--preset", choices=("tiny", "w32", "w48"), default="tiny")
+    parser.add_argument("--representation", choices=("decomposed", "direct"), default="decomposed")
+    parser.add_argument("--class-variant", choices=CLASS_VARIANTS, help="default: the preset's")
+    parser.add_argument("--no-local-encoding", action="store_true", help="Table 2 without LEM")
+    parser.add_argument("--center-positives", action="store_true", help="Table 2 without DMS")
+    parser.add_argument("--positives", type=int, default=20, help="T of dynamic matching")
+    parser.add_argument("--schedule", choices=SCHEDULES, default=defaults.schedule)
+    parser.add_argument("--float32", action="store_true", help="no mixed precision")
+    for name in ("images", "batch_size", "learning_rate", "cooldown", "ema", "subgrid", "seed",
+                 "evaluate_every", "checkpoint_every", "evaluate_count"):  # fmt: skip
+        value = getattr(defaults, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run_command=evaluate_weights)
+    add_common(parser)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--count", type=int, help="people to look at; default: all")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--curve", type=Path, help="metrics.csv of the run, kept in the JSON")
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--heldout", type=Path, default=Path("data/synth/heldout"))
+    parser.add_argument("--body", type=Path, default=BODY)
+    parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+def fit(arguments: argparse.Namespace) -> None:
+    body = BodyModel.load(arguments.body)
+    config = FitConfig()
+    picked = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(config)
+              if hasattr(arguments, f.name)}  # fmt: skip
+    matching = MatchingConfig(positives=arguments.positives, center=arguments.center_positives)
+    loss = dataclasses.replace(config.loss, matching=matching)
+    config = dataclasses.replace(config, bf16=not arguments.float32, loss=loss, **picked)
+    network = preset(
+        arguments.preset,
+        representation=arguments.representation,
+        body_id=body.body_id,
+        body_sha256=body.sha256,
+    )
+    network = dataclasses.replace(network, local_encoding=not arguments.no_local_encoding)
+    if arguments.class_variant:
+        network = dataclasses.replace(network, class_variant=arguments.class_variant)
+    Trainer(config, network, arguments.run, arguments.data, arguments.heldout, body).fit()
+
+
+def evaluate_weights(arguments: argparse.Namespace) -> None:
+    model, info = load_weights(arguments.weights)
+    body = BodyModel.load(arguments.body)
+    people = SyntheticShards(arguments.heldout, body.sha256, model.config.spec.box_scale)
+    count = min(arguments.count or len(people), len(people))
+    report = evaluate(model, people, body, range(count))
+    print(table(report))
+    if arguments.json:
+        values = as_json(report, people, info)
+        if arguments.curve:
+            with arguments.curve.open() as file:
+                values["curve"] = [{k: float(v) for k, v in r.items()} for r in csv.DictReader(file)]
+        arguments.json.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def table(report: Report) -> str:
+    """The report as a Markdown table."""
+    columns = {"GLNet": report.glnet, "global head only": report.global_only,
+               "mean pose": report.mean_pose}  # fmt: skip
+    names = list(report.glnet.mean())
+    lines = ["| " + " | ".join([f"{report.count} people", *names]) + " |"]
+    lines.append("|" + "---|" * (len(names) + 1))
+    for title, errors in columns.items():
+        if errors is not None:
+            means = errors.mean()
+            cells = [f"{means[n]:.3g}" if n in means else "" for n in names]
+            lines.append("| " + " | ".join([title, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def as_json(report: Report, people: SyntheticShards, info: dict[str, Any]) -> dict[str, Any]:
+    """Means of every way to predict, and of GLNet per pose family."""
+    kinds = people.meta[0].get("kinds", [])
+    per_kind = {}
+    for kind in sorted(set(report.kind.tolist())):
+        mask = report.kind == kind
+        name = kinds[kind] if kind < len(kinds) else str(kind)
+        per_kind[name] = {
+            "people": int(mask.sum()),
+            "pa_mpjpe_mm": float(report.glnet.pa_mpjpe_mm[mask].mean()),
+            "mean_pose_pa_mpjpe_mm": float(report.mean_pose.pa_mpjpe_mm[mask].mean()),
+        }
+    return {
+        "people": report.count,
+        "weights": info,
+        "protocol": "synthetic held-out; 24 SMPL joints, root pelvis; 2D in % of the box",
+        "glnet": report.glnet.mean(),
+        "global_only": report.global_only.mean() if report.global_only else None,
+        "mean_pose": report.mean_pose.mean(),
+        "per_kind": per_kind,
+    }
+
+
+if __name__ == "__main__":
+    main()

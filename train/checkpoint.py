@@ -1,0 +1,79 @@
+"""Weights on disk (safetensors, with the configuration inside) and the state of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from glnet_rt.errors import ArtifactError
+from glnet_rt.spec import NetSpec
+from train.model.glnet import GLNet, GLNetConfig
+from train.model.hrnet import HRNetConfig
+
+
+def save_weights(path: Path, model: GLNet, info: dict[str, Any]) -> None:
+    """Write weights with everything needed to rebuild the network.
+
+    Args:
+        path: ends in `.safetensors`; replaced atomically.
+        model: the network; its tensors are written as float32.
+        info: JSON values on how it was trained, kept for the artifact's manifest.
+    """
+    tensors = {k: v.detach().float().contiguous() for k, v in model.state_dict().items()}
+    config = dataclasses.asdict(model.config)
+    config["spec"] = model.config.spec.to_dict()
+    metadata = {"config": json.dumps(config), "info": json.dumps(info)}
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata=metadata)
+    os.replace(part, path)
+
+
+def load_weights(path: Path) -> tuple[GLNet, dict[str, Any]]:
+    """Rebuild the network from `save_weights`' file, in evaluation mode.
+
+    Raises:
+        ArtifactError: not such a file, or tensors that do not fit.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        config = config_from_dict(json.loads(metadata["config"]))
+        model = GLNet(config)
+        model.load_state_dict(tensors)
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise ArtifactError(
+            f"{path} holds no GLNet weights",
+            got=error,
+            expected="a .safetensors file written by `python -m train fit`",
+            fix="train, or name another file",
+        ) from error
+    return model.eval(), json.loads(metadata.get("info", "{}"))
+
+
+def config_from_dict(values: dict[str, Any]) -> GLNetConfig:
+    """What `dataclasses.asdict` made of a GLNetConfig, back."""
+    values = dict(values)
+    backbone = dict(values.pop("backbone"))
+    backbone["modules"] = tuple(backbone["modules"])
+    spec = NetSpec.from_dict(values.pop("spec"))
+    return GLNetConfig(spec=spec, backbone=HRNetConfig(**backbone), **values)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a run's state so that a kill at any moment leaves the old or the new file."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read `save_state`'s file; tensors and plain values only, no code."""
+    return torch.load(path, weights_only=True, map_location="cpu")

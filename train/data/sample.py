@@ -1,0 +1,103 @@
+"""What every data set yields: one typed sample, with masks for what it labels, and batches of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glnet_rt.contracts import Array
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One person in one square picture, before augmentation. Camera frame: x right, y down, z ahead.
+
+    Attributes:
+        image: [R, R, 3] uint8, RGB; the square picture.
+        crop_side: side of the network's crop (box times 1.25) over the picture's side.
+        uv: [36, 2] float32, keypoints in the picture, [-0.5, 0.5].
+        labelled: [36] float32, 1 where `uv` is known.
+        seen: [36] float32, 1 where the keypoint is inside the image and not hidden.
+        xyz: [36, 3] float32, m, relative to the pelvis; its z is the keypoint's depth.
+        rotmats: [24, 3, 3] float32, local; index 0 is camera from body.
+        twist: [23, 2] float32, (cos, sin).
+        betas: [10] float32.
+        has_smpl: 1.0 where xyz, rotmats, twist and betas are labels.
+    """
+
+    image: Array
+    crop_side: float
+    uv: Array
+    labelled: Array
+    seen: Array
+    xyz: Array
+    rotmats: Array
+    twist: Array
+    betas: Array
+    has_smpl: float = 1.0
+
+
+@dataclass(frozen=True)
+class CropSample:
+    """One augmented crop as the loss reads it; `Batch` is the same, stacked.
+
+    Attributes:
+        image: [3, S, S] float32, RGB, normalised.
+        keypoints_uvd: [36, 3] float32, u, v in the crop, depth in units of the depth range.
+        uv_weight, depth_weight: [36] float32, weight of each keypoint's loss.
+        seen: [36] float32, keypoints that count in the matching cost.
+        inside: [36] float32, labelled and inside the crop.
+        xyz: [36, 3] float32, m, relative to the pelvis, turned and mirrored with the crop.
+        rotmats: [24, 3, 3]. rot6d: [144]. twist: [23, 2]. betas: [10]. All float32.
+        camera_scale: float32, crop widths per metre at the pelvis.
+        has_smpl: 1.0 where the body's labels hold.
+    """
+
+    image: Array
+    keypoints_uvd: Array
+    uv_weight: Array
+    depth_weight: Array
+    seen: Array
+    inside: Array
+    xyz: Array
+    rotmats: Array
+    rot6d: Array
+    twist: Array
+    betas: Array
+    camera_scale: Array
+    has_smpl: Array
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`CropSample`s stacked along a first axis, as tensors. Same names, same meaning."""
+
+    image: Tensor
+    keypoints_uvd: Tensor
+    uv_weight: Tensor
+    depth_weight: Tensor
+    seen: Tensor
+    inside: Tensor
+    xyz: Tensor
+    rotmats: Tensor
+    rot6d: Tensor
+    twist: Tensor
+    betas: Tensor
+    camera_scale: Tensor
+    has_smpl: Tensor
+
+    @classmethod
+    def stack(cls, samples: Sequence[CropSample]) -> Batch:
+        """Stack crops of one size."""
+        names = [f.name for f in dataclasses.fields(CropSample)]
+        return cls(**{n: torch.from_numpy(np.stack([getattr(s, n) for s in samples])) for n in names})
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        values = {f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)}
+        return Batch(**values)

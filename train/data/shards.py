@@ -1,0 +1,79 @@
+"""Synthetic shards as a data set. Pictures stay on disk and are mapped, labels are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from glnet_rt.contracts import Array
+from glnet_rt.errors import ArtifactError, SourceError
+from train.data.sample import Sample
+
+PICTURE_OVER_BOX = 1.5  # side of the stored picture over the longer side of the person's box
+LABELS = ("keypoints_uv", "visible", "keypoints_xyz", "rotmats", "twist", "betas", "kind", "flags")
+
+
+class SyntheticShards:
+    """All finished shards below a folder, as one indexed list of `Sample`s.
+
+    Args:
+        folder: holds `shard-*/`, each with `meta.json` written last.
+        body_sha256: the body the labels must speak of; betas of two bodies do not mix.
+        box_scale: side of the network's crop over the longer side of the box.
+
+    Raises:
+        SourceError: no finished shard there.
+        ArtifactError: a shard was made with another body.
+    """
+
+    def __init__(self, folder: Path, body_sha256: str, box_scale: float = 1.25) -> None:
+        self.folder = folder
+        self.crop_side = box_scale / PICTURE_OVER_BOX
+        metas = sorted(folder.glob("shard-*/meta.json"))
+        if not metas:
+            raise SourceError(
+                "no synthetic people found",
+                got=str(folder),
+                expected="folders shard-*/ with a meta.json",
+                fix=f"python -m train.synthetic --out {folder} --count 20000 --split train",
+            )
+        self.names = [m.parent.name for m in metas]
+        self.meta = [json.loads(m.read_text()) for m in metas]
+        for path, meta in zip(metas, self.meta, strict=True):
+            if meta["body_sha256"] != body_sha256:
+                raise ArtifactError(
+                    f"{path.parent} was made with another body",
+                    got=meta["body_sha256"],
+                    expected=body_sha256,
+                    fix="render the shards again with this body.npz",
+                )
+        parts = [m.parent for m in metas]
+        self.images = [np.load(p / "images.npy", mmap_mode="r") for p in parts]
+        self.labels = {n: np.concatenate([np.load(p / f"{n}.npy") for p in parts]) for n in LABELS}
+        self.starts = np.cumsum([0] + [len(images) for images in self.images])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def image(self, index: int) -> Array:
+        """[R, R, 3] uint8, RGB."""
+        shard = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return np.ascontiguousarray(self.images[shard][index - self.starts[shard]])
+
+    def __getitem__(self, index: int) -> Sample:
+        labels = {name: values[index] for name, values in self.labels.items()}
+        return Sample(
+            image=self.image(index),
+            crop_side=self.crop_side,
+            uv=labels["keypoints_uv"],
+            labelled=np.ones(len(labels["keypoints_uv"]), np.float32),
+            # Hidden joints still guide the match: the person is there, behind something.
+            seen=np.where(labels["visible"] == 2, 1.0, np.where(labels["visible"] == 1, 0.3, 0.0))
+            .astype(np.float32),
+            xyz=labels["keypoints_xyz"],
+            rotmats=labels["rotmats"],
+            twist=labels["twist"],
+            betas=labels["betas"],
+        )

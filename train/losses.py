@@ -1,0 +1,171 @@
+"""GLNet's losses (§3.4, Eq. 2), each masked per sample by what its data set labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from train.data.sample import Batch
+from train.matching import MatchingConfig, center_pixels, match
+from train.model.glnet import DenseOutput, normalise_twist, pixel_grid
+from train.model.kinematics import rot6d_to_rotmat
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of Eq. 2, and of what the paper leaves out.
+
+    Attributes:
+        class_weight, keypoint_weight, rotation_weight: lambda_cls, lambda_2D, lambda_3D.
+        alpha, gamma: of the focal loss.
+        heatmap_weight: the train-only heat and depth maps.
+        baseline_weight: the train-only global baseline.
+        matching: how positives are chosen.
+    """
+
+    class_weight: float = 2.0
+    keypoint_weight: float = 70.0
+    rotation_weight: float = 0.1
+    alpha: float = 0.25
+    gamma: float = 2.0
+    heatmap_weight: float = 5.0
+    baseline_weight: float = 0.1
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+
+
+def glnet_loss(
+    config: LossConfig, output: DenseOutput, batch: Batch, representation: str
+) -> dict[str, Tensor]:
+    """All weighted terms; their sum is what is minimised.
+
+    Returns:
+        name -> scalar, weight included, so that the terms compare.
+    """
+    target_rotation = batch.twist.flatten(1) if representation == "decomposed" else batch.rot6d
+    logits = output.score_logits.flatten(1)[:, output.pixels]
+    positives = choose_positives(config, output, logits, batch, target_rotation)
+    chosen_kp = take(output.keypoints_uvd, positives)
+    chosen_rotation = take(output.rotation, positives)
+    loss = {
+        "cls": config.class_weight * focal_loss(logits, positives, config.alpha, config.gamma),
+        "uv": config.keypoint_weight * masked_l1(chosen_kp[..., :2], batch, batch.uv_weight),
+        "depth": config.keypoint_weight * masked_l1(chosen_kp[..., 2:], batch, batch.depth_weight),
+    }
+    w3d = config.rotation_weight
+    has = batch.has_smpl
+    refined = rotation_error(chosen_rotation, target_rotation[:, None], representation).mean(1)
+    base = rotation_error(output.base_rotation, target_rotation, representation)
+    loss["rotation"] = w3d * masked_mean(refined, has)
+    loss["base"] = w3d * masked_mean(base, has)
+    loss["betas"] = w3d * masked_mean((output.betas - batch.betas).square().sum(1), has)
+    camera = (output.camera_scale - batch.camera_scale).square()
+    loss["camera"] = masked_mean(camera, has)
+    if output.baseline is not None:
+        direct = rotation_error(output.baseline.rot6d.flatten(1), batch.rot6d, "direct")
+        pelvis = (output.baseline.pelvis_uv - batch.keypoints_uvd[:, 0, :2]).abs().sum(1)
+        loss["baseline"] = config.baseline_weight * masked_mean(direct, has)
+        loss["baseline_uv"] = config.baseline_weight * 10 * masked_mean(pelvis, has)
+    if output.heatmaps is not None:
+        heat, depth = heatmap_loss(output.heatmaps, batch)
+        loss["heat"] = config.heatmap_weight * heat
+        loss["heat_depth"] = config.heatmap_weight * depth
+    return loss
+
+
+def choose_positives(
+    config: LossConfig, output: DenseOutput, logits: Tensor, batch: Batch, target_rotation: Tensor
+) -> Tensor:
+    """[B, T] indices into the predicting pixels, by dynamic matching or by position."""
+    if config.matching.center:
+        height, width = output.score_logits.shape[-2:]
+        grid = pixel_grid(height, width, logits.device).reshape(-1, 2)[output.pixels]
+        chosen = center_pixels(grid, height, width, config.matching.positives)
+        return chosen.expand(len(logits), -1)
+    return match(
+        config.matching,
+        logits.detach(),
+        output.keypoints_uvd.detach(),
+        output.rotation.detach(),
+        batch.keypoints_uvd,
+        batch.seen,
+        target_rotation,
+    )
+
+
+def take(values: Tensor, index: Tensor) -> Tensor:
+    """values [B, N, ...], index [B, T] -> [B, T, ...]."""
+    return values[torch.arange(len(values), device=values.device)[:, None], index]
+
+
+def focal_loss(logits: Tensor, positives: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Hard 1 for the T positives, 0 elsewhere; sum over pixels / (B * T). logits [B, N]."""
+    target = torch.zeros_like(logits).scatter_(1, positives, 1.0)
+    p = logits.sigmoid()
+    right = torch.where(target > 0, p, 1 - p)
+    weight = torch.where(target > 0, alpha, 1 - alpha) * (1 - right) ** gamma
+    bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (weight * bce).sum() / positives.numel()
+
+
+def masked_l1(chosen: Tensor, batch: Batch, weight: Tensor) -> Tensor:
+    """Mean over weighted keypoints of |error| (x and y added), over the T positives.
+
+    Args:
+        chosen: [B, T, K, 2] u, v or [B, T, K, 1] d.
+        weight: [B, K], zero where the data set has no label.
+    """
+    target = batch.keypoints_uvd[..., :2] if chosen.shape[-1] == 2 else batch.keypoints_uvd[..., 2:]
+    error = (chosen - target[:, None]).abs().sum(-1).mean(1)
+    return (error * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def rotation_error(numbers: Tensor, target: Tensor, representation: str) -> Tensor:
+    """Summed squared error of the unit twists or of the rotation matrices, [..., R] -> [...]."""
+    if representation == "decomposed":
+        # The raw numbers, not only their direction: keeps them near the unit circle.
+        unit = normalise_twist(numbers).flatten(-2)
+        return 0.5 * ((unit - target).square().sum(-1) + (numbers - target).square().sum(-1))
+    shape = (*numbers.shape[:-1], -1, 6)
+    error = rot6d_to_rotmat(numbers.reshape(shape)) - rot6d_to_rotmat(
+        target.reshape(*target.shape[:-1], -1, 6)
+    )
+    return error.square().sum((-3, -2, -1))
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of values [B] over mask [B]; zero when nothing is labelled."""
+    return (values * mask).sum() / mask.sum().clamp(min=1.0)
+
+
+def heatmap_loss(maps: Tensor, batch: Batch, sigma: float = 1.5) -> tuple[Tensor, Tensor]:
+    """Where each keypoint is, as a distribution over pixels, and how deep it lies there.
+
+    The heat maps are trained as a softmax over the grid against a normalised Gaussian, the depth
+    maps only where the Gaussian has weight.
+
+    Args:
+        maps: [B, 2K, h, w]: logits, then depths in grid pixels as the pixel head counts them.
+    """
+    count, height, width = batch.keypoints_uvd.shape[1], *maps.shape[-2:]
+    logits = maps[:, :count].flatten(2)
+    target = gaussian_maps(batch.keypoints_uvd[..., :2], height, width, sigma)
+    inside = (target.sum(-1) > 1e-3) * batch.inside
+    target = target / target.sum(-1, keepdim=True).clamp(min=1e-6)
+    heat = -(target * logits.log_softmax(-1)).sum(-1)
+    depth = (maps[:, count:].flatten(2) / width * target).sum(-1)
+    depth_error = (depth - batch.keypoints_uvd[..., 2]).abs()
+    weight = inside / inside.sum().clamp(min=1.0)
+    # Cross entropy counts in nats, depth error in crops: ten brings them to one size.
+    return 0.1 * (heat * weight).sum(), 10 * (depth_error * weight * batch.has_smpl[:, None]).sum()
+
+
+def gaussian_maps(uv: Tensor, height: int, width: int, sigma: float) -> Tensor:
+    """Separable unnormalised Gaussians around uv [B, K, 2] -> [B, K, h * w]."""
+    x = (uv[..., :1] + 0.5) * width - 0.5
+    y = (uv[..., 1:] + 0.5) * height - 0.5
+    gx = torch.exp(-((torch.arange(width, device=uv.device) - x) ** 2) / (2 * sigma**2))
+    gy = torch.exp(-((torch.arange(height, device=uv.device) - y) ** 2) / (2 * sigma**2))
+    return (gy[..., :, None] * gx[..., None, :]).flatten(2)

@@ -1,0 +1,403 @@
+"""GLNet: a global estimate of the body, refined by every pixel (paper §3.2, §3.3).
+
+Letters: B images, C backbone channels, h x w feature grid, N = pixels predicted from, K = 36
+keypoints, P = 7 parts, R = rotation numbers (23 x 2 decomposed, 24 x 6 direct).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glnet_rt.skeleton import (
+    NUM_JOINTS,
+    NUM_KEYPOINTS,
+    NUM_PARTS,
+    NUM_TWISTS,
+    PART_ORDER_INVERSE,
+    PARTS,
+)
+from glnet_rt.spec import NetSpec
+from train.model.gather import bilinear_corners, gather_pixels, part_point_gather
+from train.model.hrnet import HRNET_PRESETS, HRNet, HRNetConfig, initialise
+
+CLASS_VARIANTS = ("local", "pixel")
+SCORE_PRIOR_BIAS = -2.19  # sigmoid gives 0.1: few pixels are positives when training starts
+INITIAL_CAMERA_SCALE = 0.9
+
+
+@dataclass(frozen=True)
+class GLNetConfig:
+    """Everything that fixes the network's shape.
+
+    Attributes:
+        spec: input and output contract, shared with the run time.
+        backbone: HRNet's shape.
+        branch_channels: width of the keypoint and the class branch (256 in the paper's ancestors).
+        part_channels: width of one part's feature.
+        class_variant: what scores a pixel. `local`: the class branch's features at the seven part
+            points, as in the paper; `pixel`: the class branch alone, which lets everything behind
+            hop 1 run at the winning pixel only.
+        local_encoding: False drops the part points: every prediction comes from the pixel's own
+            feature (Table 2 without LEM).
+        global_baseline: also learn a pose from the global feature alone, the paper's baseline. It
+            is never exported.
+        heatmaps: also learn one heat map and one depth map per keypoint, in training only. They
+            teach the features where the joints are long before two hops can.
+    """
+
+    spec: NetSpec = field(default_factory=NetSpec)
+    backbone: HRNetConfig = HRNET_PRESETS["tiny"]
+    branch_channels: int = 256
+    part_channels: int = 64
+    class_variant: str = "local"
+    local_encoding: bool = True
+    global_baseline: bool = True
+    heatmaps: bool = True
+
+    @property
+    def rotation_numbers(self) -> int:
+        """R: twist (cos, sin) of 23 joints, or 6D of 24."""
+        return NUM_TWISTS * 2 if self.spec.representation == "decomposed" else NUM_JOINTS * 6
+
+
+def preset(name: str, **spec_fields: object) -> GLNetConfig:
+    """The configuration of `tiny`, `w32` or `w48`; `spec_fields` override the NetSpec."""
+    if name == "tiny":
+        spec = NetSpec(**{"preset": name, "input_size": 128, **spec_fields})
+        return GLNetConfig(
+            spec, HRNET_PRESETS[name], branch_channels=64, part_channels=16, class_variant="pixel"
+        )
+    spec = NetSpec(**{"preset": name, "input_size": 256, **spec_fields})
+    return GLNetConfig(spec, HRNET_PRESETS[name])
+
+
+@dataclass(frozen=True)
+class DenseOutput:
+    """Predictions of N pixels of each image, and the global estimate they share.
+
+    Attributes:
+        score_logits: [B, h, w], of every pixel.
+        pixels: [N] int64, row-major index of each predicting pixel.
+        keypoints_uvd: [B, N, K, 3].
+        rotation: [B, N, R], base plus residual, not yet normalised.
+        base_rotation: [B, R], the global estimate.
+        betas: [B, 10].
+        camera_scale: [B].
+        part_points: [B, P, h, w, 2], hop 1, absolute grid pixels (x, y).
+        baseline: `GlobalPose` or None.
+        heatmaps: [B, 2K, h, w], logits then depths, or None.
+    """
+
+    score_logits: Tensor
+    pixels: Tensor
+    keypoints_uvd: Tensor
+    rotation: Tensor
+    base_rotation: Tensor
+    betas: Tensor
+    camera_scale: Tensor
+    part_points: Tensor
+    baseline: GlobalPose | None
+    heatmaps: Tensor | None
+
+
+@dataclass(frozen=True)
+class GlobalPose:
+    """The paper's baseline: everything from the global feature (Table 2, first row).
+
+    Attributes:
+        rot6d: [B, 24, 6].
+        pelvis_uv: [B, 2], where the pelvis lies in the crop.
+    """
+
+    rot6d: Tensor
+    pelvis_uv: Tensor
+
+
+class GlobalHead(nn.Module):
+    """f_g -> betas, base rotation, camera scale: one linear layer each, added to the mean (§3.2)."""
+
+    def __init__(self, config: GLNetConfig, channels: int) -> None:
+        super().__init__()
+        self.betas = nn.Linear(channels, config.spec.num_betas)
+        self.rotation = nn.Linear(channels, config.rotation_numbers)
+        self.camera = nn.Linear(channels, 1)
+        self.register_buffer("mean_betas", torch.zeros(config.spec.num_betas))
+        self.register_buffer("mean_rotation", identity_rotation(config.spec.representation))
+        self.register_buffer("mean_rot6d", identity_rotation("direct"))
+        self.baseline = None
+        if config.global_baseline:
+            self.baseline = nn.Linear(channels, NUM_JOINTS * 6 + 2)
+        for layer in self.children():
+            nn.init.normal_(layer.weight, std=1e-3)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        betas = self.mean_betas + self.betas(pooled)
+        rotation = self.mean_rotation + self.rotation(pooled)
+        scale = INITIAL_CAMERA_SCALE + self.camera(pooled)[:, 0]
+        # The scale divides later on: a crop never shows more than ten metres.
+        return betas, rotation, scale.clamp(min=0.1)
+
+    def global_pose(self, pooled: Tensor) -> GlobalPose | None:
+        """The baseline's own pose, in training and its evaluation only."""
+        if self.baseline is None:
+            return None
+        numbers = self.baseline(pooled)
+        rot6d = (self.mean_rot6d + numbers[:, :-2]).reshape(-1, NUM_JOINTS, 6)
+        return GlobalPose(rot6d, numbers[:, -2:])
+
+
+def identity_rotation(representation: str) -> Tensor:
+    """The rest pose as R numbers: twist (1, 0) or 6D of the identity (reshape(3, 2) layout)."""
+    if representation == "decomposed":
+        return torch.tensor([1.0, 0.0]).repeat(NUM_TWISTS)
+    return torch.eye(3)[:, :2].reshape(6).repeat(NUM_JOINTS)
+
+
+class PixelHead(nn.Module):
+    """The pixel refinement sub-network and its 2D keypoint-guided local encoding (§3.3).
+
+    A pixel points at seven part points (hop 1), reads a feature at each, and from these tells its
+    keypoints (hop 2), their depths, and the residual rotation.
+    """
+
+    def __init__(self, config: GLNetConfig) -> None:
+        super().__init__()
+        channels, width, part = config.backbone.width, config.branch_channels, config.part_channels
+        self.config = config
+        self.keypoint_branch = nn.Conv2d(channels, width, 3, padding=1)
+        self.class_branch = nn.Conv2d(channels, width, 3, padding=1)
+        self.hop1 = nn.Conv2d(width, NUM_PARTS * 2, 3, padding=1)
+        # One 1x1 convolution per part and one for the reference pixel, in a single kernel.
+        self.part_encoder = point_encoder(width, (NUM_PARTS + 1) * part)
+        self.hop2 = nn.ModuleList(nn.Linear(part, 3 * len(k)) for k in PARTS.values())
+        self.fuse = nn.Linear((NUM_PARTS + 1) * part, width)
+        self.residual = nn.Linear(width, config.rotation_numbers)
+        self.class_encoder = None
+        score_in = width
+        if config.class_variant == "local":
+            self.class_encoder = point_encoder(width, (NUM_PARTS + 1) * part)
+            score_in = (NUM_PARTS + 1) * part
+        self.score_conv = nn.Conv2d(score_in, part, 3, padding=1)
+        self.score = nn.Conv2d(part, 1, 1)
+        self.register_buffer("keypoint_order", torch.tensor(PART_ORDER_INVERSE), persistent=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        initialise(self)
+        nn.init.zeros_(self.hop1.weight)
+        for layer in (*self.hop2, self.residual):
+            nn.init.normal_(layer.weight, std=1e-3)
+            nn.init.zeros_(layer.bias)
+        nn.init.normal_(self.score.weight, std=1e-3)
+        nn.init.constant_(self.score.bias, SCORE_PRIOR_BIAS)
+
+    def branches(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """F [B, C, h, w] -> keypoint branch, class branch, part points [B, P, h, w, 2]."""
+        keypoint = F.relu(self.keypoint_branch(features))
+        class_ = F.relu(self.class_branch(features))
+        return keypoint, class_, self.part_points(keypoint)
+
+    def part_points(self, keypoint: Tensor) -> Tensor:
+        """Hop 1: absolute grid pixels (x, y) of each pixel's part points, float32."""
+        batch, _, height, width = keypoint.shape
+        offsets = self.hop1(keypoint).float().reshape(batch, NUM_PARTS, 2, height, width)
+        if not self.config.local_encoding:
+            offsets = offsets * 0
+        grid = pixel_grid(height, width, offsets.device).permute(2, 0, 1)
+        return (offsets + grid).permute(0, 1, 3, 4, 2)
+
+    def score_map(self, class_: Tensor, part_points: Tensor) -> Tensor:
+        """Person logits [B, h, w]."""
+        if self.class_encoder is not None:
+            batch, _, height, width = class_.shape
+            encoded = self.class_encoder(class_)
+            parts, reference = self._split(encoded)
+            points = part_points.reshape(batch * NUM_PARTS, height * width, 2)
+            sampled = part_point_gather(parts, points)
+            sampled = sampled.reshape(batch, NUM_PARTS, height, width, -1)
+            sampled = sampled.permute(0, 1, 4, 2, 3).reshape(batch, -1, height, width)
+            class_ = torch.cat([sampled.to(reference.dtype), reference], dim=1)
+        return self.score(F.relu(self.score_conv(class_)))[:, 0].float()
+
+    def _split(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, (P+1) c, h, w] -> the parts' maps [B*P, c, h, w] and the reference's [B, c, h, w]."""
+        part = self.config.part_channels
+        batch, _, height, width = encoded.shape
+        parts = encoded[:, : NUM_PARTS * part].reshape(batch * NUM_PARTS, part, height, width)
+        return parts, encoded[:, NUM_PARTS * part :]
+
+    def encode_dense(
+        self, keypoint: Tensor, part_points: Tensor, pixels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Features of N pixels: parts [B, N, P, c] at their part points, reference [B, N, c]."""
+        batch = len(keypoint)
+        parts, reference = self._split(self.part_encoder(keypoint))
+        points = part_points.flatten(2, 3)[:, :, pixels].reshape(batch * NUM_PARTS, -1, 2)
+        sampled = part_point_gather(parts, points)  # [B*P, N, c]
+        sampled = sampled.reshape(batch, NUM_PARTS, len(pixels), -1).transpose(1, 2)
+        return sampled, reference.flatten(2)[:, :, pixels].transpose(1, 2)
+
+    def encode_at(
+        self, keypoint: Tensor, points: Tensor, pixel_xy: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same for one pixel per image, touching only the 29 grid cells it needs.
+
+        ReLU stands between the 1x1 convolutions and the sampling, so the branch is read at the four
+        corners of each part point, encoded there, and interpolated last: identical numbers.
+
+        Args:
+            keypoint: [B, width, h, w].
+            points: [B, P, 2] float32, part points of the winning pixel.
+            pixel_xy: [B, 1, 2] float32, that pixel.
+        """
+        size = keypoint.shape[-2:]
+        corners, weights = bilinear_corners(points, size)  # [B, P, 4, 2], [B, P, 4]
+        cells = torch.cat([corners.flatten(1, 2), pixel_xy], dim=1)
+        read = part_point_gather(keypoint, cells)  # [B, 4 P + 1, width]
+        encoded = self.part_encoder(read.transpose(1, 2)[..., None])[..., 0].transpose(1, 2)
+        part = self.config.part_channels
+        per_part = encoded[:, :-1, : NUM_PARTS * part]
+        per_part = per_part.reshape(-1, NUM_PARTS, 4, NUM_PARTS, part)
+        own = torch.stack([per_part[:, p, :, p] for p in range(NUM_PARTS)], dim=1)
+        sampled = (own * weights[..., None]).sum(2)
+        return sampled[:, None], encoded[:, -1:, NUM_PARTS * part :]
+
+    def predict(
+        self, parts: Tensor, reference: Tensor, points: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Hop 2 and the residual rotation.
+
+        Args:
+            parts: [B, N, P, c]. reference: [B, N, c].
+            points: [B, N, P, 2] float32, part points, absolute grid pixels.
+            size: (h, w) of the grid.
+
+        Returns:
+            keypoints_uvd [B, N, K, 3] float32 and residual [B, N, R] float32.
+        """
+        height, width = size
+        located = []
+        for p, layer in enumerate(self.hop2):
+            offsets = layer(parts[:, :, p]).float()
+            offsets = offsets.reshape(*offsets.shape[:2], -1, 3)
+            xy = points[:, :, p, None] + offsets[..., :2]
+            u = (xy[..., :1] + 0.5) / width - 0.5
+            v = (xy[..., 1:] + 0.5) / height - 0.5
+            # Depth is counted in grid pixels like x and y, so that one learning rate suits all.
+            located.append(torch.cat([u, v, offsets[..., 2:] / width], dim=-1))
+        keypoints = torch.cat(located, dim=2)[:, :, self.keypoint_order]
+        fused = F.relu(self.fuse(torch.cat([parts.flatten(2), reference], dim=-1)))
+        return keypoints, self.residual(fused).float()
+
+
+def point_encoder(in_channels: int, out_channels: int) -> nn.Sequential:
+    """A 1x1 convolution, batch norm and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
+    """[h, w, 2] float32, (x, y) of every pixel."""
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+    )
+    return torch.stack([x, y], dim=-1).float()
+
+
+class GLNet(nn.Module):
+    """The whole network. `forward` predicts from many pixels (training), `top1` from the best one.
+
+    Args:
+        config: see `GLNetConfig`.
+    """
+
+    def __init__(self, config: GLNetConfig) -> None:
+        super().__init__()
+        if config.class_variant not in CLASS_VARIANTS:
+            raise ValueError(f"class_variant {config.class_variant!r}, not in {CLASS_VARIANTS}")
+        self.config = config
+        self.backbone = HRNet(config.backbone)
+        initialise(self.backbone)
+        self.global_head = GlobalHead(config, self.backbone.global_channels)
+        self.pixel_head = PixelHead(config)
+        self.heatmap_head = None
+        if config.heatmaps:
+            self.heatmap_head = nn.Conv2d(config.backbone.width, 2 * NUM_KEYPOINTS, 1)
+            nn.init.normal_(self.heatmap_head.weight, std=1e-3)
+            nn.init.zeros_(self.heatmap_head.bias)
+
+    def forward(self, image: Tensor, pixels: Tensor | None = None) -> DenseOutput:
+        """Predict from `pixels` ([N] int64, row-major; None: all of them).
+
+        Args:
+            image: [B, 3, S, S] float32, RGB, normalised.
+        """
+        features = self.backbone(image)
+        pooled = self.backbone.pool(features).float()
+        betas, base_rotation, camera_scale = self.global_head(pooled)
+        keypoint, class_, part_points = self.pixel_head.branches(features[0])
+        height, width = keypoint.shape[-2:]
+        if pixels is None:
+            pixels = torch.arange(height * width, device=image.device)
+        parts, reference = self.pixel_head.encode_dense(keypoint, part_points, pixels)
+        points = part_points.flatten(2, 3)[:, :, pixels].transpose(1, 2)
+        keypoints, residual = self.pixel_head.predict(parts, reference, points, (height, width))
+        return DenseOutput(
+            score_logits=self.pixel_head.score_map(class_, part_points),
+            pixels=pixels,
+            keypoints_uvd=keypoints,
+            rotation=base_rotation[:, None] + residual,
+            base_rotation=base_rotation,
+            betas=betas,
+            camera_scale=camera_scale,
+            part_points=part_points,
+            baseline=self.global_head.global_pose(pooled),
+            heatmaps=None if self.heatmap_head is None else self.heatmap_head(features[0]).float(),
+        )
+
+    def top1(self, image: Tensor) -> dict[str, Tensor]:
+        """The prediction of the highest-scoring pixel (§3.4, end), as NetSpec names it.
+
+        Everything behind hop 1 runs at that pixel alone. This is the exported graph.
+        """
+        features = self.backbone(image)
+        betas, base_rotation, camera_scale = self.global_head(self.backbone.pool(features))
+        keypoint, class_, part_points = self.pixel_head.branches(features[0])
+        height, width = keypoint.shape[-2:]
+        logits = self.pixel_head.score_map(class_, part_points).flatten(1)
+        best = logits.argmax(1, keepdim=True)
+        points = gather_pixels(part_points.flatten(2, 3), best)  # [B, P, 2]
+        pixel_xy = torch.stack([best % width, best // width], dim=-1).float()
+        parts, reference = self.pixel_head.encode_at(keypoint, points, pixel_xy)
+        keypoints, residual = self.pixel_head.predict(
+            parts, reference, points[:, None], (height, width)
+        )
+        return self._named(
+            score=logits.gather(1, best)[:, 0].sigmoid(),
+            pixel=best[:, 0],
+            keypoints_uvd=keypoints[:, 0],
+            betas=betas,
+            camera_scale=camera_scale,
+            rotation=base_rotation + residual[:, 0],
+        )
+
+    def _named(self, rotation: Tensor, **outputs: Tensor) -> dict[str, Tensor]:
+        if self.config.spec.representation == "decomposed":
+            outputs["twist"] = normalise_twist(rotation)
+        else:
+            outputs["rot6d"] = rotation.reshape(-1, NUM_JOINTS, 6)
+        return {name: outputs[name] for name in self.config.spec.output_shapes}
+
+
+def normalise_twist(rotation: Tensor) -> Tensor:
+    """[..., 46] -> unit (cos, sin) [..., 23, 2]."""
+    twist = rotation.reshape(*rotation.shape[:-1], NUM_TWISTS, 2)
+    return twist / twist.norm(dim=-1, keepdim=True).clamp(min=1e-6)

@@ -1,0 +1,270 @@
+"""The training loop: resumable to the bit, one process or many."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from glnet_rt.body_model import BodyModel
+from train.checkpoint import load_state, save_state, save_weights
+from train.config import FitConfig
+from train.data.augment import make_crop
+from train.data.sample import Batch
+from train.data.shards import SyntheticShards
+from train.evaluate import evaluate
+from train.losses import glnet_loss
+from train.model.glnet import GLNet, GLNetConfig
+
+
+class Order:
+    """Which sample comes when: a fresh permutation every epoch, a function of seed and position.
+
+    Shards that were finished meanwhile join at the next epoch, so rendering may go on beside
+    training; the number of people each epoch drew from is part of the run's state.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.epoch = 0
+        self.position = 0
+        self.size = 0
+        self._permutation: np.ndarray | None = None
+
+    def take(self, count: int, available: int) -> list[tuple[int, int]]:
+        """The next `count` (epoch, index) pairs; `available` people exist by now."""
+        taken = []
+        while len(taken) < count:
+            if self.size == 0 or self.position == self.size:
+                self.epoch += self.size > 0
+                self.size, self.position, self._permutation = available, 0, None
+            if self._permutation is None:
+                rng = np.random.default_rng((self.seed, self.epoch))
+                self._permutation = rng.permutation(self.size)
+            taken.append((self.epoch, int(self._permutation[self.position])))
+            self.position += 1
+        return taken
+
+    def state(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "position": self.position, "size": self.size}
+
+    def restore(self, state: dict[str, int]) -> None:
+        self.epoch, self.position, self.size = state["epoch"], state["position"], state["size"]
+        self._permutation = None
+
+
+class Trainer:
+    """Trains one network into one run folder.
+
+    Files of a run: `state.pt` (resume), `weights.safetensors` (averaged weights, what is shipped),
+    `log.csv` (losses), `metrics.csv` (held-out errors).
+
+    Args:
+        config: how to train.
+        network: what to train.
+        run: folder of the run; an existing state there is resumed.
+        data: folder of training shards. heldout: folder of held-out shards.
+        body: the body the labels speak of.
+    """
+
+    def __init__(
+        self,
+        config: FitConfig,
+        network: GLNetConfig,
+        run: Path,
+        data: Path,
+        heldout: Path,
+        body: BodyModel,
+    ) -> None:
+        self.config, self.run, self.data, self.body = config, run, data, body
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.world = int(os.environ.get("WORLD_SIZE", "1"))
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.world > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        torch.manual_seed(config.seed)
+        self.model = GLNet(network).to(self.device, memory_format=torch.channels_last)
+        self.average = GLNet(network).to(self.device, memory_format=torch.channels_last)
+        self.average.load_state_dict(self.model.state_dict())
+        self.wrapped = DistributedDataParallel(self.model) if self.world > 1 else self.model
+        self.optimizer = make_optimizer(self.model, config)
+        self.shards = SyntheticShards(data, body.sha256, network.spec.box_scale)
+        self.heldout = SyntheticShards(heldout, body.sha256, network.spec.box_scale)
+        self.order = Order(config.seed)
+        self.seen = 0
+        self.steps = 0
+        run.mkdir(parents=True, exist_ok=True)
+        if (run / "state.pt").exists():
+            self.resume()
+
+    def fit(self) -> None:
+        """Train until `config.images`, logging, evaluating and checkpointing on the way."""
+        config = self.config
+        sums: dict[str, float] = defaultdict(float)
+        started, logged = time.perf_counter(), self.seen
+        per_step = config.batch_size * self.world
+        while self.seen < config.images:
+            losses = self.step()
+            before, self.seen = self.seen, self.seen + per_step
+            for name, value in losses.items():
+                sums[name] += value
+            if crossed(before, self.seen, config.log_every):
+                count = (self.seen - logged) / per_step
+                rate = (self.seen - logged) / (time.perf_counter() - started)
+                self.log({name: value / count for name, value in sums.items()}, rate)
+                sums.clear()
+                started, logged = time.perf_counter(), self.seen
+            if crossed(before, self.seen, config.evaluate_every) or self.seen >= config.images:
+                self.evaluate()
+            if crossed(before, self.seen, config.checkpoint_every) or self.seen >= config.images:
+                self.checkpoint()
+
+    def step(self) -> dict[str, float]:
+        """One optimisation step; returns the weighted loss terms."""
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate_at(self.seen)
+        batch = self.next_batch().to(self.device)
+        pixels = self.subgrid(batch.image.shape[-1] // 4).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+            output = self.wrapped(
+                batch.image.contiguous(memory_format=torch.channels_last), pixels
+            )
+        representation = self.model.config.spec.representation
+        terms = glnet_loss(self.config.loss, output, batch, representation)
+        total = torch.stack(list(terms.values())).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        self.steps += 1
+        self.update_average()
+        return {"total": total.item(), **{k: v.item() for k, v in terms.items()}}
+
+    def next_batch(self) -> Batch:
+        """This process's share of the next crops."""
+        size = self.config.batch_size
+        everyone = self.order.take(size * self.world, self.available())
+        mine = everyone[self.rank * size : (self.rank + 1) * size]
+        spec, augment = self.model.config.spec, self.config.augment
+        return Batch.stack(
+            [
+                make_crop(
+                    self.shards[index],
+                    spec,
+                    augment,
+                    np.random.default_rng((self.config.seed, epoch, index)),
+                )
+                for epoch, index in mine
+            ]
+        )
+
+    def available(self) -> int:
+        """People on disk by now; looked up only when an epoch begins, and agreed on by all."""
+        if self.order.position < self.order.size - self.config.batch_size * self.world:
+            return self.order.size
+        spec = self.model.config.spec
+        self.shards = SyntheticShards(self.data, self.body.sha256, spec.box_scale)
+        count = torch.tensor(len(self.shards))
+        if self.world > 1:
+            dist.all_reduce(count, dist.ReduceOp.MIN)
+        return int(count)
+
+    def subgrid(self, side: int) -> Tensor:
+        """Row-major indices of every `subgrid`-th pixel, phase drawn per step."""
+        stride = self.config.subgrid
+        rng = np.random.default_rng((self.config.seed, self.steps, 7))
+        dy, dx = rng.integers(0, stride, 2)
+        grid = torch.arange(side * side).reshape(side, side)
+        return grid[dy::stride, dx::stride].reshape(-1)
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Exponential moving average of the weights; batch-norm statistics are copied."""
+        decay = min(self.config.ema, (1 + self.steps) / (10 + self.steps))
+        averaged = list(self.average.parameters())
+        current = list(self.model.parameters())
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+        for mine, theirs in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    def log(self, values: dict[str, float], images_per_second: float) -> None:
+        if self.rank == 0:
+            rate = {"lr": self.config.learning_rate_at(self.seen), "img_s": images_per_second}
+            append_row(self.run / "log.csv", {"images": self.seen, **rate, **values})
+
+    def evaluate(self) -> None:
+        """Held-out errors of the averaged weights."""
+        if self.rank == 0:
+            count = min(self.config.evaluate_count, len(self.heldout))
+            report = evaluate(self.average, self.heldout, self.body, range(count))
+            append_row(self.run / "metrics.csv", {"images": self.seen, **report.summary()})
+
+    def checkpoint(self) -> None:
+        """Write the run's state and its weights; rank 0 writes for all."""
+        if self.rank == 0:
+            state = {
+                "model": self.model.state_dict(),
+                "average": self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "order": self.order.state(),
+                "seen": self.seen,
+                "steps": self.steps,
+            }
+            save_state(self.run / "state.pt", state)
+            save_weights(self.run / "weights.safetensors", self.average, self.info())
+        if self.world > 1:
+            dist.barrier()
+
+    def resume(self) -> None:
+        """Continue from `state.pt`."""
+        state = load_state(self.run / "state.pt")
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.order.restore(state["order"])
+        self.seen, self.steps = state["seen"], state["steps"]
+
+    def info(self) -> dict[str, Any]:
+        """How these weights came about, for the artifact's manifest."""
+        return {
+            "images": self.seen,
+            "people": len(self.shards),
+            "data": "synthetic people of glnet-rt, no licensed data",
+            "seed": self.config.seed,
+        }
+
+
+def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.AdamW:
+    """AdamW; biases and batch-norm parameters are not decayed."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def crossed(before: int, after: int, every: int) -> bool:
+    return before // every != after // every
+
+
+def append_row(path: Path, row: dict[str, float]) -> None:
+    """Add a row to a CSV file, with a header when it is new."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(row)
+        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row.values()])
