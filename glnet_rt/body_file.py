@@ -87,11 +87,17 @@ def read_body(path: str | Path) -> BodyArrays:
             got=path,
             fix="give the path of an SMPL .npz or .pkl, or leave it out for the shipped body",
         )
-    data = path.read_bytes()
-    raw = _read_npz(data, path.name) if path.suffix == ".npz" else None
-    if raw is None:
-        raw = _restricted_pickle.load(data, path.name)
-    return _check(raw, path.name, hashlib.sha256(data).hexdigest())
+    return parse_body(path.read_bytes(), path.name)
+
+
+def parse_body(data: bytes, name: str) -> BodyArrays:
+    """Read a body file's content, such as a member of an artifact; `.npz` or `.pkl` by its name.
+
+    Raises:
+        ArtifactError: damaged, of another format, or not an SMPL-format body.
+    """
+    raw = _read_npz(data, name) if name.endswith(".npz") else _restricted_pickle.load(data, name)
+    return _check(raw, name, hashlib.sha256(data).hexdigest())
 
 
 def _read_npz(data: bytes, name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numba as nb
 import numpy as np
 
-from glnet_rt.body_file import NUM_POSE_FEATURES, BodyArrays, read_body
+from glnet_rt.body_file import NUM_POSE_FEATURES, BodyArrays, parse_body, read_body
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ContractError
 from glnet_rt.rotation import rotvec_to_rotmat
@@ -76,6 +76,19 @@ class BodyModel:
             ArtifactError: missing, damaged, naming a foreign class, or not an SMPL-format body.
         """
         return cls(read_body(path))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> BodyModel:
+        """Read the content of a body file that is not a file of its own, as inside an artifact.
+
+        Args:
+            data: all of it.
+            name: its file name, for the format and the messages.
+
+        Raises:
+            ArtifactError: damaged, or not an SMPL-format body.
+        """
+        return cls(parse_body(data, name))
 
     def rest_skeleton(self, betas: Array) -> Array:
         """[B, 29, 3] float32: rest positions of the 24 joints and 5 leaf vertices.

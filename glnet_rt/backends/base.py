@@ -54,7 +54,8 @@ class Backend(Protocol):
             batch: [B, 3, S, S] float32, contiguous, RGB, normalised, B > 0.
 
         Returns:
-            Name -> array, as `NetSpec.output_shapes` lists them; valid until the next `infer`.
+            Name -> array, as `NetSpec.output_shapes` lists them; the caller owns them, and the
+            next `infer` leaves them alone.
 
         Raises:
             BackendError: the run failed, or the session is closed.
