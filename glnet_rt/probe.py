@@ -1,0 +1,180 @@
+"""The artifact's self-test: stored crops, what the network said of them, and the error in mm.
+
+Export runs the trained network in float32 on a few crops and stores both; a user's machine runs
+the same crops through its own backend, and both answers become bodies that are compared.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from glnet_rt.artifact import PROBE, Artifact
+from glnet_rt.backends.base import Backend, run
+from glnet_rt.body_model import BodyModel
+from glnet_rt.contracts import Array, NetOutput, check_array
+from glnet_rt.crop import normalise
+from glnet_rt.decode import decode_arrays
+from glnet_rt.errors import ArtifactError, ContractError
+from glnet_rt.spec import NetSpec
+
+TOLERANCE_MM = 0.1  # float32 on any machine: rounding alone stays well below
+_CROPS = "crops_bgr"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """Crops and the trained network's own float32 answers.
+
+    Attributes:
+        crops_bgr: [N, S, S, 3] uint8, BGR, before normalisation.
+        output: of all N.
+    """
+
+    crops_bgr: Array
+    output: NetOutput
+
+    def batch(self, spec: NetSpec) -> Array:
+        """[N, 3, S, S] float32, normalised as every live crop is."""
+        return np.stack([normalise(crop, spec) for crop in self.crops_bgr])
+
+    def to_bytes(self, spec: NetSpec) -> bytes:
+        """The content of `probe.npz`; the same probe gives the same bytes.
+
+        Raises:
+            ContractError: crops and outputs do not fit the spec or each other.
+        """
+        arrays = {_CROPS: self.crops_bgr}
+        arrays |= {name: getattr(self.output, name) for name in spec.output_shapes}
+        _check(arrays, spec)
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, array in arrays.items():
+                info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+                info.compress_type = zipfile.ZIP_DEFLATED
+                member = io.BytesIO()
+                np.save(member, array, allow_pickle=False)
+                archive.writestr(info, member.getvalue())
+        return stream.getvalue()
+
+    @classmethod
+    def read(cls, artifact: Artifact) -> Probe:
+        """Read the probe of an artifact.
+
+        Raises:
+            ArtifactError: it does not fit the artifact's spec.
+        """
+        arrays = artifact.read_arrays(PROBE)
+        try:
+            return _check(arrays, artifact.spec)
+        except ContractError as error:
+            raise ArtifactError(
+                f"{PROBE} of artifact {artifact.path} does not fit its spec: {error.what}",
+                got=error.got,
+                expected=error.expected,
+                fix="export the artifact again with this version of glnet-rt",
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """How far this machine's answers are from the trained network's own.
+
+    Attributes:
+        backend, precision: what ran.
+        num_probes: crops compared.
+        same_pixel: of these, how many were read from the same pixel of the score map.
+        mean_mm, p99_mm, max_mm: distance between vertices, pelvis on pelvis.
+        transl_max_mm: distance between pelvises in the camera frame.
+        tolerance_mm: what `max_mm` and `transl_max_mm` may be.
+    """
+
+    backend: str
+    precision: str
+    num_probes: int
+    same_pixel: int
+    mean_mm: float
+    p99_mm: float
+    max_mm: float
+    transl_max_mm: float
+    tolerance_mm: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every vertex and every pelvis is within the tolerance."""
+        return max(self.max_mm, self.transl_max_mm) <= self.tolerance_mm
+
+    def __str__(self) -> str:
+        verdict = "passed" if self.passed else "FAILED"
+        return (
+            f"{verdict}: {self.backend} {self.precision} on {self.num_probes} probe crops, "
+            f"vertices {self.mean_mm:.4f} mm mean, {self.p99_mm:.4f} p99, {self.max_mm:.4f} max, "
+            f"pelvis {self.transl_max_mm:.4f} max (allowed {self.tolerance_mm:g}); "
+            f"{self.same_pixel} of {self.num_probes} read from the same pixel"
+        )
+
+
+def compare(
+    probe: Probe, backend: Backend, body: BodyModel, spec: NetSpec, tolerance_mm: float
+) -> VerifyReport:
+    """Run the probe's crops through a backend and compare the bodies with the stored ones.
+
+    Raises:
+        BackendError: the backend failed.
+    """
+    output = run(backend, probe.batch(spec), spec)
+    vertices_mm, pelvises_mm = vertex_errors_mm(body, spec, output, probe.output)
+    return VerifyReport(
+        backend=backend.name,
+        precision=backend.precision,
+        num_probes=len(probe.crops_bgr),
+        same_pixel=int((output.pixel == probe.output.pixel).sum()),
+        mean_mm=float(vertices_mm.mean()),
+        p99_mm=float(np.percentile(vertices_mm, 99)),
+        max_mm=float(vertices_mm.max()),
+        transl_max_mm=float(pelvises_mm.max()),
+        tolerance_mm=tolerance_mm,
+    )
+
+
+def vertex_errors_mm(
+    body: BodyModel, spec: NetSpec, output: NetOutput, reference: NetOutput
+) -> tuple[Array, Array]:
+    """Decode two answers to the same crops, each seen by itself, and compare the bodies.
+
+    Args:
+        body: whose betas the network predicts.
+        spec: of the network.
+        output, reference: B people each.
+
+    Returns:
+        vertices: [B, V] float64, mm, distances with the pelvises laid on each other.
+        pelvises: [B] float64, mm, distances in the camera frame.
+    """
+    offset = np.zeros((len(reference.score), 2))
+    ours = decode_arrays(body, spec, output, offset, spec.focal)
+    theirs = decode_arrays(body, spec, reference, offset, spec.focal)
+    roots = [bodies.joints[:, :1].astype(np.float64) for bodies in (ours, theirs)]
+    gap = (ours.vertices - roots[0]) - (theirs.vertices - roots[1])
+    pelvis_gap = (roots[0] - roots[1])[:, 0]
+    return np.linalg.norm(gap, axis=-1) * 1000, np.linalg.norm(pelvis_gap, axis=-1) * 1000
+
+
+def _check(arrays: Mapping[str, Array], spec: NetSpec) -> Probe:
+    """Wrap arrays once they fit the spec; raises ContractError."""
+    size = spec.input_size
+    crops = arrays.get(_CROPS)
+    check_array(_CROPS, crops, (None, size, size, 3), np.uint8)
+    assert crops is not None
+    output = NetOutput.from_arrays(spec, arrays)
+    if len(crops) == 0 or len(crops) != len(output.score):
+        raise ContractError(
+            "crops and outputs of the probe disagree",
+            got=f"{len(crops)} crops, {len(output.score)} outputs",
+            expected="as many of one as of the other, at least one",
+        )
+    return Probe(crops, output)
