@@ -29,12 +29,12 @@ MIN_DEPTH_M = 0.1
 
 def crop_px_to_uv(crop_px: Array, input_size: int) -> Array:
     """Crop px [..., 2] of an S = `input_size` crop -> uv [..., 2]."""
-    return np.asarray((crop_px + 0.5) / input_size - 0.5)
+    return (crop_px + 0.5) / input_size - 0.5
 
 
 def uv_to_crop_px(uv: Array, input_size: int) -> Array:
     """uv [..., 2] -> px [..., 2] of a crop of side S = `input_size`."""
-    return np.asarray((uv + 0.5) * input_size - 0.5)
+    return (uv + 0.5) * input_size - 0.5
 
 
 def uv_to_image_px(uv: Array, center_px: Array, side_px: Array | float) -> Array:
@@ -49,13 +49,13 @@ def uv_to_image_px(uv: Array, center_px: Array, side_px: Array | float) -> Array
         [..., N, 2], image px.
     """
     sides = np.asarray(side_px)[..., None, None]
-    return np.asarray(np.asarray(center_px)[..., None, :] + uv * sides)
+    return np.asarray(center_px)[..., None, :] + uv * sides
 
 
 def image_px_to_uv(image_px: Array, center_px: Array, side_px: Array | float) -> Array:
     """Inverse of `uv_to_image_px`, same shapes."""
     sides = np.asarray(side_px)[..., None, None]
-    return np.asarray((image_px - np.asarray(center_px)[..., None, :]) / sides)
+    return (image_px - np.asarray(center_px)[..., None, :]) / sides
 
 
 def image_offset(center_px: Array, side_px: Array | float, image_size: tuple[int, int]) -> Array:
@@ -70,7 +70,7 @@ def image_offset(center_px: Array, side_px: Array | float, image_size: tuple[int
         [..., 2], crop sides.
     """
     sides = np.asarray(side_px)[..., None]
-    return np.asarray((np.asarray(center_px) - image_center(image_size)) / sides)
+    return (np.asarray(center_px) - image_center(image_size)) / sides
 
 
 def image_center(image_size: tuple[int, int]) -> Array:
@@ -144,7 +144,7 @@ def pelvis_depth(camera_scale: Array, focal: Array | float) -> Array:
             fix="the model diverged on this picture or is untrained; run `glnet-rt verify`",
         )
     focal = np.asarray(focal)
-    return np.asarray((np.sqrt(focal.prod(-1)) if focal.ndim == 2 else focal) / camera_scale)
+    return (np.sqrt(focal.prod(-1)) if focal.ndim == 2 else focal) / camera_scale
 
 
 def lift(
@@ -179,7 +179,7 @@ def lift(
 def project(points: Array, K: Array) -> Array:
     """Camera metres [..., N, 3] -> image px [..., N, 2] through K [..., 3, 3]; z must not be 0."""
     homogeneous = points @ np.swapaxes(K, -1, -2)
-    return np.asarray(homogeneous[..., :2] / homogeneous[..., 2:])
+    return homogeneous[..., :2] / homogeneous[..., 2:]
 
 
 def fit_camera_scale(
@@ -220,4 +220,4 @@ def fit_camera_scale(
             fix="leave these samples out of the supervision of the camera scale",
         )
     depth = (weights[..., None] * spread * metres).sum((1, 2)) / normal
-    return np.asarray(focal / np.maximum(depth, MIN_DEPTH_M))
+    return focal / np.maximum(depth, MIN_DEPTH_M)

@@ -12,8 +12,6 @@ Everything is computed in float64 and returned in the dtype of the first argumen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TypeVar, cast
 
 import numpy as np
 from numba import njit
@@ -108,12 +106,7 @@ def _as_float64(name: str, value: Array, shape: tuple[int, ...]) -> Array:
 
 
 # Kernels. Vectors are 3-tuples, so that they live in registers; matrices are written in place.
-Kernel = TypeVar("Kernel", bound=Callable[..., object])
-
-
-def _jit(kernel: Kernel) -> Kernel:
-    """numba, compiled once per machine, without holding the GIL; keeps the kernel's types."""
-    return cast(Kernel, njit(cache=True, nogil=True)(kernel))
+_jit = njit(cache=True, nogil=True)
 
 
 @_jit
