@@ -1,0 +1,214 @@
+"""Bodies drawn over the picture they were recovered from, in full-image pixels.
+
+Letters: N people, V vertices each, F faces each.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numba as nb
+import numpy as np
+
+from glnet_rt.camera import project
+from glnet_rt.contracts import Array, Person, Result, check_array, check_image
+from glnet_rt.errors import ContractError
+from glnet_rt.out.raster import NEAR_M, rasterize, vertex_normals
+from glnet_rt.out.scene import color_rgb, shared_depth_shift
+from glnet_rt.skeleton import KEYPOINTS, NUM_SKELETON, PARENTS
+
+# Drawn in bands of rows, so that a 24-megapixel photo does not need 400 MB of buffers.
+MAX_BAND_PX = 1 << 21
+FAR_PX = 1e7  # corners farther out than this are pulled in: beyond any picture, and safe as an int
+
+# Direction towards the light, camera frame: from above, a little from the left, from the camera.
+_LIGHT = np.array([-0.36, -0.6, -0.714], np.float32)
+
+
+class OverlayRenderer:
+    """Draws results over their frames. Keep one for a video: its buffers are used again.
+
+    Args:
+        alpha: opacity of the bodies, 0 (invisible) to 1 (solid).
+        skeleton: whether to draw the network's own 2D keypoints and bones on top.
+    """
+
+    def __init__(self, *, alpha: float = 0.6, skeleton: bool = False) -> None:
+        if not 0.0 <= alpha <= 1.0:
+            raise ContractError("alpha is out of range", got=alpha, expected="0 <= alpha <= 1")
+        self._alpha = alpha
+        self._skeleton = skeleton
+        self._pixels = 0
+        self._zbuffer = np.empty(0, np.float32)
+        self._face_id = np.empty(0, np.int32)
+        self._bary = np.empty(0, np.float32)
+
+    def draw(self, image: Array, result: Result) -> Array:
+        """Everyone of `result` on a copy of `image`; of two people the nearer hides the farther.
+
+        Args:
+            image: [H, W, 3] uint8 BGR, the frame the result came from.
+            result: in whose people nothing may be NaN.
+
+        Returns:
+            [H, W, 3] uint8 BGR, a new array.
+
+        Raises:
+            ContractError: the image is none, has another size than the result, or a body is not
+                finite.
+        """
+        check_image(image)
+        size = (image.shape[1], image.shape[0])
+        if size != tuple(result.image_size):
+            raise ContractError(
+                "the image is not the one this result came from",
+                got=f"{size[0]} x {size[1]} px",
+                expected=f"{result.image_size[0]} x {result.image_size[1]} px",
+                fix="draw on the frame that was handed to the estimator, before resizing it",
+            )
+        out = image.copy()
+        if result.people and self._alpha > 0:
+            self._draw_bodies(out, result)
+        if self._skeleton:
+            for index, person in enumerate(result.people):
+                draw_skeleton(out, person, color_rgb(index)[::-1])
+        return out
+
+    def _draw_bodies(self, out: Array, result: Result) -> None:
+        shifts = shared_depth_shift(result.people)
+        screens = [
+            _to_screen(person, shift) for person, shift in zip(result.people, shifts, strict=True)
+        ]
+        xy_px = np.concatenate([xy for xy, _ in screens])
+        depth = np.concatenate([z for _, z in screens])
+        left, top, right, bottom = _visible_box(xy_px, depth, result.image_size)
+        if left >= right or top >= bottom:
+            return
+        offsets = np.cumsum([0] + [len(p.vertices) for p in result.people[:-1]], dtype=np.int32)
+        faces = np.concatenate([result.faces + offset for offset in offsets])
+        normals = np.concatenate(
+            [vertex_normals(np.ascontiguousarray(p.vertices), result.faces) for p in result.people]
+        )
+        colors = np.array(
+            [color_rgb(i)[::-1] for i in range(len(result.people))], np.float32
+        )  # BGR
+        rows = max(1, MAX_BAND_PX // (right - left))
+        for y in range(top, bottom, rows):
+            zbuffer, face_id, bary = self._buffers(min(rows, bottom - y), right - left)
+            origin = np.array([left, y], np.float32)
+            rasterize(faces, xy_px - origin, depth, zbuffer, face_id, bary)
+            _shade(face_id, bary, faces, normals, colors, self._alpha, out, left, y)
+
+    def _buffers(self, height: int, width: int) -> tuple[Array, Array, Array]:
+        """Cleared [H, W] views of the buffers, which grow where they are too small."""
+        pixels = height * width
+        if pixels > self._pixels:
+            self._pixels = pixels
+            self._zbuffer = np.empty(pixels, np.float32)
+            self._face_id = np.empty(pixels, np.int32)
+            self._bary = np.empty(pixels * 2, np.float32)
+        zbuffer = self._zbuffer[:pixels].reshape(height, width)
+        face_id = self._face_id[:pixels].reshape(height, width)
+        zbuffer.fill(0.0)
+        face_id.fill(-1)
+        return zbuffer, face_id, self._bary[: 2 * pixels].reshape(height, width, 2)
+
+
+def draw_overlay(image: Array, result: Result, *, alpha: float = 0.6) -> Array:
+    """`result` drawn over a copy of `image`; for many frames keep an `OverlayRenderer` instead.
+
+    Raises:
+        ContractError: see `OverlayRenderer.draw`.
+    """
+    return OverlayRenderer(alpha=alpha).draw(image, result)
+
+
+def draw_skeleton(image: Array, person: Person, color_bgr: tuple[int, int, int]) -> None:
+    """Draw the network's own 2D keypoints and the bones between them, in place.
+
+    Args:
+        image: [H, W, 3] uint8 BGR.
+        person: its `keypoints_px` are drawn.
+        color_bgr: of the bones.
+    """
+    height, width = image.shape[:2]
+    thick = max(1, round(max(height, width) / 400))
+    points = np.clip(person.keypoints_px, -FAR_PX, FAR_PX)
+    shift = 3  # cv2 takes fixed-point coordinates: eighths of a pixel
+    corners = [tuple(int(v) for v in np.rint(p * (1 << shift))) for p in points]
+    for child in range(1, NUM_SKELETON):
+        ends = corners[PARENTS[child]], corners[child]
+        cv2.line(image, *ends, (0, 0, 0), 2 * thick, cv2.LINE_AA, shift)
+        cv2.line(image, *ends, color_bgr, thick, cv2.LINE_AA, shift)
+    for index in range(len(KEYPOINTS)):
+        fill = color_bgr if index < NUM_SKELETON else (255, 255, 255)
+        cv2.circle(image, corners[index], (2 * thick) << shift, fill, -1, cv2.LINE_AA, shift)
+
+
+def _to_screen(person: Person, depth_shift: float) -> tuple[Array, Array]:
+    """[V, 2] float32 image px and [V] float32 depth, m, 0 where behind or too near the camera."""
+    check_array("person.vertices", person.vertices, (None, 3), np.float32, finite=True)
+    points = person.vertices.astype(np.float64)
+    seen = points[:, 2] >= NEAR_M
+    points[~seen, 2] = NEAR_M
+    xy_px = np.clip(project(points, person.K), -FAR_PX, FAR_PX)
+    depth = np.where(seen, points[:, 2] + depth_shift, 0.0)
+    return xy_px.astype(np.float32), depth.astype(np.float32)
+
+
+def _visible_box(xy_px: Array, depth: Array, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Pixels that the bodies can touch: left, top, right, bottom, the last two exclusive."""
+    seen = xy_px[depth > 0]
+    if not len(seen):
+        return 0, 0, 0, 0
+    low = np.maximum(np.ceil(seen.min(0)), 0)
+    high = np.minimum(np.floor(seen.max(0)) + 1, size)
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+@nb.njit(cache=True, nogil=True)
+def _shade(
+    face_id: Array,
+    bary: Array,
+    faces: Array,
+    normals: Array,
+    colors: Array,
+    alpha: float,
+    image: Array,
+    left: int,
+    top: int,
+) -> None:
+    """Blend what `rasterize` found into the image: soft light from all round and one lamp.
+
+    Args:
+        face_id, bary: [h, w] int32 and [h, w, 2] float32, as `rasterize` leaves them.
+        faces: [N * F, 3] int32, person after person.
+        normals: [N * V, 3] float32, unit, camera frame.
+        colors: [N, 3] float32, 0..255, in the image's channel order.
+        alpha: opacity, 0..1.
+        image: [H, W, 3] uint8, in and out.
+        left, top: where in the image the buffers' first pixel lies.
+    """
+    faces_per_person = len(faces) // len(colors)
+    for y in range(face_id.shape[0]):
+        for x in range(face_id.shape[1]):
+            f = face_id[y, x]
+            if f < 0:
+                continue
+            w1 = bary[y, x, 0]
+            w2 = bary[y, x, 1]
+            w0 = 1.0 - w1 - w2
+            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+            nx = w0 * normals[a, 0] + w1 * normals[b, 0] + w2 * normals[c, 0]
+            ny = w0 * normals[a, 1] + w1 * normals[b, 1] + w2 * normals[c, 1]
+            nz = w0 * normals[a, 2] + w1 * normals[b, 2] + w2 * normals[c, 2]
+            norm = max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
+            lamp = max(0.0, (nx * _LIGHT[0] + ny * _LIGHT[1] + nz * _LIGHT[2]) / norm)
+            facing = max(0.0, -nz / norm)
+            brightness = 0.35 + 0.5 * lamp + 0.25 * facing
+            person = f // faces_per_person
+            for k in range(3):
+                shaded = min(255.0, colors[person, k] * brightness)
+                old = image[top + y, left + x, k]
+                image[top + y, left + x, k] = int(old * (1.0 - alpha) + shaded * alpha + 0.5)
