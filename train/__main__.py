@@ -38,7 +38,9 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     defaults = FitConfig()
     parser.set_defaults(run_command=fit)
     add_common(parser)
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if used")
+    parser.add_argument(
+        "--run", type=Path, required=True, help="folder of the run; resumed if used"
+    )
     parser.add_argument("--data", type=Path, default=Path("data/synth/train"))
     parser.add_argument("--preset", choices=("tiny", "w32", "w48"), default="tiny")
     parser.add_argument("--representation", choices=("decomposed", "direct"), default="decomposed")
@@ -100,7 +102,9 @@ def evaluate_weights(arguments: argparse.Namespace) -> None:
         values = as_json(report, people, info)
         if arguments.curve:
             with arguments.curve.open() as file:
-                values["curve"] = [{k: float(v) for k, v in r.items()} for r in csv.DictReader(file)]
+                values["curve"] = [
+                    {k: float(v) for k, v in r.items()} for r in csv.DictReader(file)
+                ]
         arguments.json.write_text(json.dumps(values, indent=1) + "\n")
 
 

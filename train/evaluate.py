@@ -107,7 +107,9 @@ def evaluate(
     for start in range(0, len(indices), batch_size):
         batch = load_batch(model, people, indices[start : start + batch_size])
         device = next(model.parameters()).device
-        outputs = {k: v.float().cpu().numpy() for k, v in model.top1(batch.image.to(device)).items()}
+        outputs = {
+            k: v.float().cpu().numpy() for k, v in model.top1(batch.image.to(device)).items()
+        }
         truths.append(true_bodies(batch, body))
         refined.append(decode_top1(model, outputs, body))
         if model.global_head.baseline is not None:
@@ -116,7 +118,10 @@ def evaluate(
     truth = concatenate_truth(truths)
     box = 1.0 / model.config.spec.box_scale
     focal = model.config.spec.focal
-    bodies, uv = concatenate_bodies([r[0] for r in refined]), np.concatenate([r[1] for r in refined])
+    bodies, uv = (
+        concatenate_bodies([r[0] for r in refined]),
+        np.concatenate([r[1] for r in refined]),
+    )
     report = Report(
         glnet=errors(bodies, truth, box, focal, uv),
         global_only=errors(concatenate_bodies(coarse), truth, box, focal) if coarse else None,
@@ -195,9 +200,7 @@ def place(
     rotmats: Array, betas: Array, transl: Array, vertices: Array, joints: Array
 ) -> BodyArrays:
     transl = transl.astype(np.float32)
-    return BodyArrays(
-        rotmats, betas, transl, vertices + transl[:, None], joints + transl[:, None]
-    )
+    return BodyArrays(rotmats, betas, transl, vertices + transl[:, None], joints + transl[:, None])
 
 
 def errors(

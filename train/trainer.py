@@ -136,9 +136,7 @@ class Trainer:
         batch = self.next_batch().to(self.device)
         pixels = self.subgrid(batch.image.shape[-1] // 4).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
-            output = self.wrapped(
-                batch.image.contiguous(memory_format=torch.channels_last), pixels
-            )
+            output = self.wrapped(batch.image.contiguous(memory_format=torch.channels_last), pixels)
         representation = self.model.config.spec.representation
         terms = glnet_loss(self.config.loss, output, batch, representation)
         total = torch.stack(list(terms.values())).sum()

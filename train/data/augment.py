@@ -57,7 +57,9 @@ class CropTransform:
     center_uv: Array
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, config: AugmentConfig, crop_side: float) -> CropTransform:
+    def draw(
+        cls, rng: np.random.Generator, config: AugmentConfig, crop_side: float
+    ) -> CropTransform:
         # A strong turn on every crop would make upright people rare.
         angle = rng.normal(0.0, 0.5) * np.deg2rad(config.rotation_deg)
         limit = np.deg2rad(config.rotation_deg)

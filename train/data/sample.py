@@ -95,7 +95,9 @@ class Batch:
     def stack(cls, samples: Sequence[CropSample]) -> Batch:
         """Stack crops of one size."""
         names = [f.name for f in dataclasses.fields(CropSample)]
-        return cls(**{n: torch.from_numpy(np.stack([getattr(s, n) for s in samples])) for n in names})
+        return cls(
+            **{n: torch.from_numpy(np.stack([getattr(s, n) for s in samples])) for n in names}
+        )
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""

@@ -70,8 +70,9 @@ class SyntheticShards:
             uv=labels["keypoints_uv"],
             labelled=np.ones(len(labels["keypoints_uv"]), np.float32),
             # Hidden joints still guide the match: the person is there, behind something.
-            seen=np.where(labels["visible"] == 2, 1.0, np.where(labels["visible"] == 1, 0.3, 0.0))
-            .astype(np.float32),
+            seen=np.where(
+                labels["visible"] == 2, 1.0, np.where(labels["visible"] == 1, 0.3, 0.0)
+            ).astype(np.float32),
             xyz=labels["keypoints_xyz"],
             rotmats=labels["rotmats"],
             twist=labels["twist"],

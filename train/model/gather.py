@@ -22,9 +22,7 @@ def part_point_gather(features: Tensor, points: Tensor) -> Tensor:
         [B, P, C] float32; coordinates and interpolation are float32 whatever the features are.
     """
     height, width = features.shape[-2:]
-    scale = torch.tensor(
-        [2.0 / max(width - 1, 1), 2.0 / max(height - 1, 1)], device=points.device
-    )
+    scale = torch.tensor([2.0 / max(width - 1, 1), 2.0 / max(height - 1, 1)], device=points.device)
     grid = (points * scale - 1.0)[:, :, None]  # [B, P, 1, 2]
     sampled = F.grid_sample(
         features.float(), grid, mode="bilinear", padding_mode="border", align_corners=True
@@ -52,9 +50,7 @@ def bilinear_corners(points: Tensor, size: tuple[int, int]) -> tuple[Tensor, Ten
     x1, y1 = high.unbind(-1)
     fx, fy = fraction.unbind(-1)
     corners = torch.stack([x0, y0, x1, y0, x0, y1, x1, y1], dim=-1)
-    weights = torch.stack(
-        [(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], dim=-1
-    )
+    weights = torch.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], dim=-1)
     return corners.reshape(*points.shape[:-1], 4, 2), weights
 
 

@@ -58,9 +58,7 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(
-        self, in_channels: int, planes: int, downsample: nn.Module | None = None
-    ) -> None:
+    def __init__(self, in_channels: int, planes: int, downsample: nn.Module | None = None) -> None:
         super().__init__()
         self.conv1 = conv3x3(in_channels, planes)
         self.bn1 = nn.BatchNorm2d(planes)
@@ -80,9 +78,7 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(
-        self, in_channels: int, planes: int, downsample: nn.Module | None = None
-    ) -> None:
+    def __init__(self, in_channels: int, planes: int, downsample: nn.Module | None = None) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, planes, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
