@@ -91,7 +91,10 @@ def check_image(image: object) -> None:
         return
     if image.size == 0:
         raise ContractError(
-            "the image is empty", got=list(image.shape), expected="[H, W, 3], H > 0 and W > 0"
+            "the image is empty",
+            got=list(image.shape),
+            expected="[H, W, 3], H > 0 and W > 0",
+            fix="check the slice or the reader that made it",
         )
     if image.ndim != 3 or image.shape[2] != 3:
         raise ContractError(
@@ -174,7 +177,8 @@ class NetOutput:
         Raises:
             ContractError: an output is missing, mis-shaped, of another dtype or not finite.
         """
-        batch = len(arrays["score"]) if "score" in arrays else 0
+        score = arrays.get("score")
+        batch = len(score) if isinstance(score, np.ndarray) and score.ndim else 0
         for name, shape in spec.output_shapes.items():
             dtype = np.int64 if name == "pixel" else np.float32
             check_array(f"output {name}", arrays.get(name), (batch, *shape), dtype, finite=True)

@@ -49,6 +49,7 @@ def check_boxes(boxes: object, image_size: tuple[int, int]) -> Array:
             "boxes are no array of numbers",
             got=f"{type(boxes).__name__} ({error})",
             expected="[N, 4] numbers, x0 y0 x1 y1",
+            fix="give every row four numbers, edges in px",
         ) from error
     if values.shape == (0,):
         values = values.reshape(0, 4)
@@ -57,7 +58,7 @@ def check_boxes(boxes: object, image_size: tuple[int, int]) -> Array:
             "boxes have the wrong shape",
             got=list(values.shape),
             expected="[N, 4], one row x0 y0 x1 y1 per person",
-            fix="put a single box into a list: boxes=[box]" if values.shape == (4,) else None,
+            fix="put a single box into a list: boxes=[box]; no box at all is boxes=[]",
         )
     for i, box in enumerate(values):
         _check_box(f"box {i}", box, image_size)

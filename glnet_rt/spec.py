@@ -87,6 +87,14 @@ class NetSpec:
                 fix="export the artifact again with this version of glnet-rt",
             )
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        for f in dataclasses.fields(cls):
+            if f.init and not _is_like(values[f.name], f.default):
+                raise ArtifactError(
+                    f"NetSpec.{f.name} has another type than this version knows",
+                    got=repr(values[f.name]),
+                    expected=f"the like of {f.default!r}",
+                    fix="export the artifact again with this version of glnet-rt",
+                )
         if values["representation"] not in REPRESENTATIONS:
             raise ArtifactError(
                 "unknown pose representation",
@@ -95,3 +103,16 @@ class NetSpec:
                 fix="export the artifact again with this version of glnet-rt",
             )
         return cls(**values)
+
+
+def _is_like(value: object, default: object) -> bool:
+    """Whether a JSON value has the type of a field's default; whole numbers may stand for floats."""
+    if isinstance(default, tuple):
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(default)
+            and all(map(_is_like, value, default))
+        )
+    if isinstance(default, float):
+        return type(value) in (int, float)
+    return type(value) is type(default)
