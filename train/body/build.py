@@ -27,6 +27,7 @@ GARMENTS = {"skirt": "helper-skirt", "hair": "helper-hair"}
 ALWAYS = {"breast/nipple-point-decr": 0.7}  # a body that will wear clothes
 SMALLEST_POSEDIR_M = 2e-5
 SMPL_VERTICES = 6890
+JOINT_COMPONENTS = 40  # of shape, that the joint regressor is fitted to
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,15 @@ def build(wheel: Path, settings: Settings) -> Built:
         base[rows.ids], targets[:, rows.ids], coefficients, source.lbs_weights[rows.ids], rows
     )
     skin_rows = rows.new_index[kept]
-    shape = ShapeSpace.fit(people[:, skin_rows])
-    log.info("shape space holds %.1f %% of the variance", 100 * shape.explained)
+    fine = ShapeSpace.fit(people[:, skin_rows], JOINT_COMPONENTS)
+    shape = fine.first(NUM_BETAS)
+    log.info("shape space holds %.1f %% of the variance", 100 * shape.explained.sum())
 
     new_index = np.full(len(base), -1)
     new_index[kept] = np.arange(len(kept))
     mirror = new_index[source.mirror[kept]]
     figure = Figure(mean_a[kept], joints_a, mean_t[kept], joints_t, t_pose_rotations(joints_a))
-    body, figures = _assemble(shape, people_joints, source, kept, mirror, figure, settings)
+    body, figures = _assemble(fine, people_joints, source, kept, mirror, figure, settings)
     body |= _annotate(body, landmarks, new_index, new_index[faces], mirror)
     figures |= _measure(shape, people[:, skin_rows], people_joints, body)
     garments = _garments(source, people, rows, shape.betas)
@@ -145,7 +147,7 @@ def _t_posed_people(
 
 
 def _assemble(
-    shape: ShapeSpace,
+    fine: ShapeSpace,
     people_joints: Array,
     source: MakeHuman,
     kept: Array,
@@ -153,7 +155,8 @@ def _assemble(
     figure: Figure,
     settings: Settings,
 ) -> tuple[dict[str, Array], dict[str, float]]:
-    """SMPL's own keys, exactly symmetric."""
+    """SMPL's own keys, exactly symmetric; the joints are fitted to the finer shape space."""
+    shape = fine.first(NUM_BETAS)
     v_template = mirror_exactly(shape.v_template.astype(np.float32), mirror)
     shapedirs = mirror_exactly(shape.shapedirs.astype(np.float16), mirror)
     lbs_weights = source.lbs_weights[kept]
@@ -161,9 +164,10 @@ def _assemble(
         mirror[mirror > np.arange(len(mirror))]
     ][:, list(FLIP_JOINTS)]
 
-    shape_basis = np.concatenate([v_template[..., None], shapedirs], axis=2).astype(np.float64)
+    fine_dirs = mirror_exactly(fine.shapedirs, mirror)
+    shape_basis = np.concatenate([v_template[..., None], fine_dirs], axis=2)
     mean_joints = people_joints.mean(0)
-    slopes = fit_linear(people_joints, mean_joints, shape.betas)
+    slopes = fit_linear(people_joints, mean_joints, fine.betas)
     joint_basis = np.concatenate([mean_joints[..., None], slopes], axis=2)
     joint_basis = _mirror_mean(joint_basis)
     J_regressor = fit_joint_regressor(shape_basis, joint_basis, lbs_weights, mirror)
@@ -261,7 +265,7 @@ def _measure(
     of_people = np.einsum("jv,nvc->njc", body["J_regressor"], seen) - people_joints[:300]
     height = people[:, :, 1].max(1) - people[:, :, 1].min(1)
     return {
-        "variance in ten betas, %": 100 * shape.explained,
+        "variance in ten betas, %": 100 * float(shape.explained.sum()),
         "ten betas, mm rms": 1000 * float(np.sqrt(((rebuilt - seen) ** 2).sum(-1).mean())),
         "height, m mean": float(height.mean()),
         "height, m std": float(height.std()),

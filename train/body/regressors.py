@@ -14,12 +14,12 @@ CANDIDATES = 400  # nearest vertices a joint may lean on
 def fit_joint_regressor(shape_basis: Array, joint_basis: Array, lbs_weights: Array, mirror: Array) -> Array:
     """Non-negative weights that give the joints of every shape, not of the mean shape alone.
 
-    Both sides are linear in the betas, so the fit needs their bases only: per joint, 3 x 11
+    Both sides are linear in the betas, so the fit needs their bases only: per joint, 3 (n + 1)
     equations, in mm, for the mean and one standard deviation of each beta.
 
     Args:
-        shape_basis: [V, 3, 11], m: v_template and shapedirs.
-        joint_basis: [24, 3, 11], m: the wanted joints in the same form.
+        shape_basis: [V, 3, n + 1], m: v_template and shapedirs.
+        joint_basis: [24, 3, n + 1], m: the wanted joints in the same form.
         lbs_weights: [V, 24]. mirror: [V].
     Returns:
         [24, V] float64, rows >= 0 that sum to 1, right joints the mirror image of the left.

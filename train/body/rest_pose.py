@@ -11,8 +11,9 @@ from train.body.skinning import chain, joint_maps, skin
 
 # MakeHuman puts the hip joints 106 mm from the middle; living ones are at 85 to 95.
 HIP_WIDTH_FACTOR = 0.88
+FINGER_LIFT_DEG = 14.0  # MakeHuman's fingers hang; the T-pose has them nearly flat
 COLLAR_SHARE = 0.18  # of the upper arm's way up, what the collar bone takes
-DUAL_SHARE = 0.5  # the shape of bent joints lies between linear and dual-quaternion skinning
+DUAL_SHARE = 0.25  # the shape of bent joints lies between linear and dual-quaternion skinning
 
 # Direction of each left bone in the T-pose; right ones are mirrored.
 _UPPER_ARM = np.array([1.0, -0.03, -0.02])
@@ -49,7 +50,7 @@ def t_pose_rotations(joints: Array) -> Array:
             "shoulder": shoulder,
             "elbow": elbow,
             "wrist": wrist,
-            "hand": wrist,
+            "hand": rotvec_to_rotmat(np.array([0, 0, sign * np.radians(FINGER_LIFT_DEG)])) @ wrist,
             "hip": hip,
             "knee": _align(hip, bone("knee", "ankle"), _SHIN * flip),
         }

@@ -76,7 +76,8 @@ def sample_coefficients(table: TargetTable, count: int, rng: np.random.Generator
     """[S, T] float32 coefficients of `count` adults.
 
     Sex is near one end for 85 % and anywhere between for the rest; age leans to the young; muscle,
-    weight, height and proportions are normal about their middle, clipped to MakeHuman's range.
+    weight, height and proportions are normal and clipped to MakeHuman's range. MakeHuman's people
+    are lean, so weight leans to the heavy side.
     """
     coefficients = np.zeros((count, len(table.files)), np.float32)
     for row in coefficients:
@@ -88,8 +89,8 @@ def sample_coefficients(table: TargetTable, count: int, rng: np.random.Generator
 
 
 def _sample_macros(macros: dict[str, int], row: Array, rng: np.random.Generator) -> None:
-    def around_middle(std: float) -> float:
-        return float(np.clip(0.5 + std * rng.standard_normal(), 0.05, 0.95))
+    def normal(mean: float, std: float) -> float:
+        return float(np.clip(mean + std * rng.standard_normal(), 0.02, 0.98))
 
     if rng.random() < 0.85:
         male = float(np.clip(rng.integers(2) + 0.12 * rng.standard_normal(), 0, 1))
@@ -97,8 +98,8 @@ def _sample_macros(macros: dict[str, int], row: Array, rng: np.random.Generator)
         male = float(rng.random())
     old = float(np.clip(abs(rng.standard_normal()) * 0.35, 0, 1))
     ancestry = rng.dirichlet([0.6] * 3)
-    muscle, weight = _three_way(around_middle(0.2)), _three_way(around_middle(0.2))
-    height, proportion = _two_way(around_middle(0.065)), _two_way(around_middle(0.2))
+    muscle, weight = _three_way(normal(0.5, 0.22)), _three_way(normal(0.72, 0.32))
+    height, proportion = _two_way(normal(0.5, 0.065)), _two_way(normal(0.5, 0.2))
     for sex, share_sex in zip(SEXES, (1 - male, male), strict=True):
         for age, share_age in zip(AGES, (1 - old, old), strict=True):
             share = share_sex * share_age

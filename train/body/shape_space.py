@@ -18,30 +18,37 @@ class ShapeSpace:
 
     Attributes:
         v_template: [V, 3] float64, m.
-        shapedirs: [V, 3, 10] float64, m per standard deviation.
-        betas: [S, 10] float64, of the sampled people.
-        explained: share of the variance the ten hold.
+        shapedirs: [V, 3, n] float64, m per standard deviation.
+        betas: [S, n] float64, of the sampled people.
+        explained: [n] float64, share of the variance each holds.
     """
 
     v_template: Array
     shapedirs: Array
     betas: Array
-    explained: float
+    explained: Array
 
     @classmethod
-    def fit(cls, people: Array) -> ShapeSpace:
+    def fit(cls, people: Array, components: int) -> ShapeSpace:
         """PCA of [S, V, 3] people; each component's sign makes its positive end the taller one."""
         count = len(people)
         mean = people.mean(0, dtype=np.float64)
         flat = (people - mean).reshape(count, -1)
         # The Gram matrix is far smaller than the covariance and has the same spectrum.
         values, vectors = np.linalg.eigh(flat @ flat.T)
-        order = np.argsort(values)[::-1][:NUM_BETAS]
+        order = np.argsort(values)[::-1][:components]
         betas = vectors[:, order] * np.sqrt(count)
         height = people[:, :, 1].max(1) - people[:, :, 1].min(1)
         betas *= np.where(betas.T @ (height - height.mean()) < 0, -1.0, 1.0)
         shapedirs = fit_linear(people, mean, betas)
-        return cls(mean, shapedirs, betas, float(values[order].sum() / values.sum()))
+        return cls(mean, shapedirs, betas, values[order] / values.sum())
+
+    def first(self, components: int) -> ShapeSpace:
+        """The leading components alone."""
+        n = components
+        return ShapeSpace(
+            self.v_template, self.shapedirs[..., :n], self.betas[:, :n], self.explained[:n]
+        )
 
 
 def fit_linear(points: Array, mean: Array, betas: Array) -> Array:

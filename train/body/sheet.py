@@ -42,7 +42,7 @@ def draw(vertices: Array, faces: Array, yaw_deg: float = 0.0, zoom: float = 1.0)
     seen = (vertices @ turn.T * [1, -1, -1]).astype(np.float32)
     middle = 0.5 * (seen.max(0) + seen.min(0))
     seen -= middle
-    xy = (seen[:, :2] * PX_PER_M * zoom + [width / 2, height / 2]).astype(np.float32)
+    xy = (seen[:, :2] * PX_PER_M * zoom + [(width - 1) / 2, (height - 1) / 2]).astype(np.float32)
     zbuffer = np.zeros((height, width), np.float32)
     face_id = np.full((height, width), -1, np.int32)
     bary = np.zeros((height, width, 2), np.float32)
