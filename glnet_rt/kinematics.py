@@ -100,7 +100,10 @@ def _as_float64(name: str, value: Array, shape: tuple[int, ...]) -> Array:
     """`value` as a C-contiguous float64 array; the kernels trust its shape."""
     if value.shape != shape:
         raise ContractError(
-            f"{name} has the wrong shape", got=list(value.shape), expected=list(shape)
+            f"{name} has the wrong shape",
+            got=list(value.shape),
+            expected=list(shape),
+            fix="keep the batch axis, also for one person: value[None]",
         )
     return np.ascontiguousarray(value, dtype=np.float64)
 
