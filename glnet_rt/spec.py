@@ -106,7 +106,7 @@ class NetSpec:
 
 
 def _is_like(value: object, default: object) -> bool:
-    """Whether a JSON value has the type of a field's default; whole numbers may stand for floats."""
+    """Whether a JSON value has the type of a field's default; an int may stand for a float."""
     if isinstance(default, tuple):
         return (
             isinstance(value, tuple)
