@@ -8,7 +8,7 @@ from glnet_rt.body_file import coco_hip_row
 from glnet_rt.contracts import Array
 from glnet_rt.skeleton import COCO_ONLY, FLIP_JOINTS, H36M_17, NUM_JOINTS, SMPL_JOINTS, SMPL_PARENTS
 
-CANDIDATES = 400  # nearest vertices a joint may lean on
+CANDIDATES = 1200  # nearest vertices a joint may lean on
 
 
 def fit_joint_regressor(shape_basis: Array, joint_basis: Array, lbs_weights: Array, mirror: Array) -> Array:
