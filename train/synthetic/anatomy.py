@@ -24,9 +24,8 @@ import numba as nb
 import numpy as np
 
 from glnet_rt.contracts import Array
-from glnet_rt.skeleton import NUM_JOINTS, SMPL_JOINTS, SMPL_PARENTS
+from glnet_rt.skeleton import NUM_JOINTS, SMPL_JOINTS
 
-_PARENTS = np.array(SMPL_PARENTS, np.int64)
 JOINT = {name: i for i, name in enumerate(SMPL_JOINTS)}
 X, Y, Z = 0, 1, 2
 
@@ -112,60 +111,42 @@ def angles_to_rotmats(angles: Array) -> Array:
 
 
 @nb.njit(cache=True, nogil=True)
-def forward_kinematics(rotmats: Array, rest: Array) -> tuple[Array, Array]:
-    """Local rotations [24, 3, 3] and rest joints [24, 3] -> global rotations and joints."""
-    world = np.empty_like(rotmats)
-    joints = np.empty_like(rest)
-    world[0] = rotmats[0]
-    joints[0] = rest[0]
-    for j in range(1, rotmats.shape[0]):
-        p = _PARENTS[j]
-        for r in range(3):
-            joints[j, r] = joints[p, r]
-            for k in range(3):
-                joints[j, r] += world[p, r, k] * (rest[j, k] - rest[p, k])
-                total = 0.0
-                for m in range(3):
-                    total += world[p, r, m] * rotmats[j, m, k]
-                world[j, r, k] = total
-    return world, joints
-
-
 def arm_angles_for(target: Array, pole: Array, upper_m: float, fore_m: float) -> Array:
     """Shoulder and elbow angles that bring the left wrist to a point; mirror x for the right arm.
 
     Args:
-        target: [3] wrist position relative to the shoulder, torso frame, m.
-        pole: [3] direction in which the elbow should stick out, torso frame.
+        target: [3] wrist position relative to the shoulder, collar frame, m.
+        pole: [3] direction in which the elbow should stick out, collar frame.
         upper_m, fore_m: bone lengths.
 
     Returns:
         [4]: shoulder flexion, lateral elevation, twist; elbow flexion. Degrees, not yet clipped.
     """
-    length = float(np.clip(np.linalg.norm(target), 0.12, 0.999 * (upper_m + fore_m)))
-    along = target / max(np.linalg.norm(target), 1e-9)
+    distance = max(_norm(target), 1e-9)
+    length = min(max(distance, 0.12), 0.999 * (upper_m + fore_m))
+    along = target / distance
     cos_inner = (upper_m**2 + length**2 - fore_m**2) / (2 * upper_m * length)
-    inner = np.arccos(np.clip(cos_inner, -1, 1))
-    side = pole - (pole @ along) * along
-    side /= max(np.linalg.norm(side), 1e-9)
+    inner = np.arccos(min(max(cos_inner, -1.0), 1.0))
+    side = pole - (pole * along).sum() * along
+    side = side / max(_norm(side), 1e-9)
     upper = along * np.cos(inner) + side * np.sin(inner)
     fore = along * length - upper * upper_m
-    fore /= np.linalg.norm(fore)
-    flexion = np.arccos(np.clip(upper @ fore, -1, 1))
-    bend = fore - (fore @ upper) * upper
-    if np.linalg.norm(bend) < 1e-6:  # a straight arm bends either way: take away from the pole
+    fore = fore / _norm(fore)
+    cos_elbow = min(max((upper * fore).sum(), -1.0), 1.0)
+    bend = fore - cos_elbow * upper
+    if _norm(bend) < 1e-6:  # a straight arm bends either way: away from the pole
         bend = -side
-    bend /= np.linalg.norm(bend)
-    rotmat = np.stack([upper, np.cross(bend, upper), bend], axis=1)
-    shoulder = _shoulder_from_rotmat(rotmat)
-    return np.array([*shoulder, np.degrees(flexion)])
-
-
-def _shoulder_from_rotmat(rotmat: Array) -> tuple[float, float, float]:
-    """Flexion, lateral elevation and twist, degrees, of a left shoulder's rotation [3, 3]."""
-    beta = np.arccos(np.clip(rotmat[0, 0], -1, 1))
-    flexion = -np.degrees(np.arctan2(-rotmat[2, 0], -rotmat[1, 0]))
-    twist = np.degrees(np.arctan2(-rotmat[0, 2], rotmat[0, 1]))
+    bend = bend / _norm(bend)
+    # The shoulder's rotation has columns (upper, bend x upper, bend): undo it as X, Z, X turns.
+    middle_x = bend[1] * upper[2] - bend[2] * upper[1]
+    beta = np.degrees(np.arccos(min(max(upper[0], -1.0), 1.0)))
+    flexion = -np.degrees(np.arctan2(-upper[2], -upper[1]))
+    twist = np.degrees(np.arctan2(-bend[0], middle_x))
     if flexion < -110:  # reaching up and back, not down and back
         flexion += 360
-    return flexion, _T_POSE_DEG - float(np.degrees(beta)), twist
+    return np.array([flexion, 90.0 - beta, twist, np.degrees(np.arccos(cos_elbow))])
+
+
+@nb.njit(cache=True, nogil=True)
+def _norm(vector: Array) -> float:
+    return float(np.sqrt((vector * vector).sum()))

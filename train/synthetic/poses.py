@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numba as nb
 import numpy as np
 
+from glnet_rt.body_model import forward_kinematics
 from glnet_rt.contracts import Array
 from train.synthetic.anatomy import (
     JOINT,
@@ -22,7 +23,6 @@ from train.synthetic.anatomy import (
     angles_to_rotmats,
     arm_angles_for,
     clip_to_limits,
-    forward_kinematics,
     turn,
 )
 
@@ -264,7 +264,11 @@ def _sit(rng: Rng, angles: Array, rest: Array) -> Array:
     hips = _bell(rng, 88 + lean, 11, 60, 120)
     knees = _bell(rng, 86, 20, 15, 125)
     for side in SIDES:
-        angles[_j(side, "hip")] = hips + rng.normal(0, 6), spread + rng.normal(0, 4), rng.normal(3, 9)
+        angles[_j(side, "hip")] = (
+            hips + rng.normal(0, 6),
+            spread + rng.normal(0, 4),
+            rng.normal(3, 9),
+        )
         angles[_j(side, "knee"), 0] = knees + rng.normal(0, 9)
     if rng.random() < 0.15:  # one leg over the other
         side = SIDES[rng.integers(2)]
@@ -305,7 +309,9 @@ def _reach(rng: Rng, angles: Array, rest: Array) -> Array:
     _flat_feet(rng, angles, lean)
     for side in SIDES:
         if rng.random() < 0.75:
-            direction = np.array([rng.normal(0.2, 0.45), rng.normal(0.25, 0.7), rng.normal(0.7, 0.5)])
+            direction = np.array(
+                [rng.normal(0.2, 0.45), rng.normal(0.25, 0.7), rng.normal(0.7, 0.5)]
+            )
             target = direction / np.linalg.norm(direction) * rng.uniform(0.85, 1.0)
             place_wrist(rng, angles, side, target, np.array([0.7, -0.8, -0.2]), rest)
         else:
@@ -422,9 +428,15 @@ def sample_family(rng: Rng, rest: Array, kind: int) -> Pose:
         root = family(rng, angles, rest)
         _hands(rng, angles)
         angles = clip_to_limits(angles)
-        if penetration(forward_kinematics(angles_to_rotmats(angles), rest)[1]) <= 0:
+        if penetration(_joints(angles, rest)) <= 0:
             break
     return Pose(angles, root, kind)
+
+
+def _joints(angles: Array, rest: Array) -> Array:
+    """[24, 3] float64 joints, m, of a pose with an upright root, for rest joints [24, 3]."""
+    _, joints = forward_kinematics(angles_to_rotmats(angles)[None], rest[None])
+    return joints[0].astype(np.float64)
 
 
 # Pairs of capsules that must not meet: two joints each, and the least distance of their axes, m.

@@ -1,0 +1,131 @@
+"""Draw a dressed person into a layer: z-buffer, shadow map, shading, and which keypoints are seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from glnet_rt.contracts import Array
+from glnet_rt.out.raster import rasterize
+from glnet_rt.skeleton import KEYPOINTS
+from train.synthetic.appearance import Outfit
+from train.synthetic.people import Person
+from train.synthetic.shading import (
+    SHADOW_MAP_DEPTH_M,
+    SHADOW_MAP_SIZE,
+    SUPERSAMPLING,
+    Buffers,
+    Lens,
+    Lights,
+    Shadow,
+    shade_layer,
+)
+from train.synthetic.view import bounds
+
+# How deep under the visible surface a keypoint may lie and still count as seen, m: about the radius
+# of the limb around it. Face points lie on the surface.
+_DEPTH_TOLERANCE_M = {
+    "pelvis": 0.18, "left_hip": 0.16, "right_hip": 0.16, "spine1": 0.18, "spine2": 0.18,
+    "spine3": 0.18, "left_knee": 0.10, "right_knee": 0.10, "left_ankle": 0.09, "right_ankle": 0.09,
+    "left_foot": 0.09, "right_foot": 0.09, "neck": 0.12, "left_collar": 0.15, "right_collar": 0.15,
+    "head": 0.15, "left_shoulder": 0.11, "right_shoulder": 0.11, "left_coco_hip": 0.13,
+    "right_coco_hip": 0.13, "head_top": 0.09, "nose": 0.04, "left_eye": 0.035, "right_eye": 0.035,
+    "left_ear": 0.05, "right_ear": 0.05,
+}  # fmt: skip
+_TOLERANCE = np.array([_DEPTH_TOLERANCE_M.get(name, 0.075) for name in KEYPOINTS])
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A rendered person.
+
+    Attributes:
+        rgb: [R, R, 3] float32 sRGB, already times alpha.
+        alpha: [R, R] float32 coverage.
+        zbuffer: [2R, 2R] float32, 1 / depth in m; 0 where there is nobody.
+    """
+
+    rgb: Array
+    alpha: Array
+    zbuffer: Array
+
+
+class Canvas:
+    """Buffers of one picture size, used again and again; the latest `Layer` shares them."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        fine = SUPERSAMPLING * size
+        self._buffers = Buffers(
+            np.zeros((fine, fine), np.float32),
+            np.zeros((fine, fine), np.int32),
+            np.zeros((fine, fine, 2), np.float32),
+        )
+        self._shadow = Buffers(
+            np.zeros((SHADOW_MAP_SIZE, SHADOW_MAP_SIZE), np.float32),
+            np.zeros((SHADOW_MAP_SIZE, SHADOW_MAP_SIZE), np.int32),
+            np.zeros((SHADOW_MAP_SIZE, SHADOW_MAP_SIZE, 2), np.float32),
+        )
+        self._rgb = np.zeros((size, size, 3), np.float32)
+        self._alpha = np.zeros((size, size), np.float32)
+
+    def shadow(self, vertices: Array, faces: Array, lights: Lights, strength: float) -> Shadow:
+        """What light 0 sees of camera-frame vertices [V, 3] m."""
+        buffers = self._shadow
+        buffers.zbuffer.fill(0.0)
+        if strength <= 0.0:
+            return Shadow(buffers.zbuffer, np.zeros((3, 4), np.float32), 0.0)
+        toward = lights.direction[0].astype(np.float64)
+        helper = np.eye(3)[int(np.abs(toward).argmin())]
+        across = np.cross(helper, toward)
+        across /= np.linalg.norm(across)
+        axes = np.stack([across, np.cross(-toward, across), -toward])
+        low, high = bounds(vertices)
+        centre, radius = (low + high) / 2, 0.5 * float(np.linalg.norm(high - low))
+        scale = np.array([0.48 * SHADOW_MAP_SIZE / radius] * 2 + [1.0])
+        offset = np.array([SHADOW_MAP_SIZE / 2, SHADOW_MAP_SIZE / 2, SHADOW_MAP_DEPTH_M])
+        matrix = np.empty((3, 4), np.float32)
+        matrix[:, :3] = axes * scale[:, None]
+        matrix[:, 3] = offset - (axes * scale[:, None]) @ centre
+        seen = vertices @ matrix[:, :3].T + matrix[:, 3]
+        rasterize(
+            faces, np.ascontiguousarray(seen[:, :2]), np.ascontiguousarray(seen[:, 2]), *buffers
+        )
+        return Shadow(buffers.zbuffer, matrix, float(strength))
+
+    def draw(
+        self, person: Person, vertices: Array, outfit: Outfit, lights: Lights, lens: Lens,
+        shadow: Shadow,
+    ) -> Layer:  # fmt: skip
+        """Render `person` with camera-frame vertices [V, 3] float32 m."""
+        buffers = self._buffers
+        buffers.zbuffer.fill(0.0)
+        fine = buffers.zbuffer.shape[0]
+        xy = np.empty((len(vertices), 2), np.float32)
+        depth = np.ascontiguousarray(vertices[:, 2])
+        xy[:, 0] = (lens.focal * vertices[:, 0] / depth + lens.principal_u + 0.5) * fine - 0.5
+        xy[:, 1] = (lens.focal * vertices[:, 1] / depth + lens.principal_v + 0.5) * fine - 0.5
+        rasterize(person.mesh.faces, xy, depth, *buffers)
+        shade_layer(
+            person.mesh, buffers, outfit.cuts, outfit.cloth, lights, lens, shadow,
+            self._rgb, self._alpha,
+        )  # fmt: skip
+        return Layer(self._rgb, self._alpha, buffers.zbuffer)
+
+
+def seen_keypoints(uv: Array, depth: Array, zbuffer: Array) -> Array:
+    """Which keypoints no part of the person hides.
+
+    Args:
+        uv: [36, 2] in the picture; those outside count as seen.
+        depth: [36] m along the optical axis.
+        zbuffer: [H, W] float32, 1 / depth.
+    """
+    size = zbuffer.shape[0]
+    cell = np.floor((uv + 0.5) * size).astype(int)
+    inside = ((cell >= 0) & (cell < size)).all(1)
+    x, y = np.clip(cell, 0, size - 1).T
+    surface = 1.0 / np.maximum(zbuffer[y, x], 1e-6)
+    seen: Array = ~inside | (surface > depth - _TOLERANCE)
+    return seen
