@@ -38,9 +38,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     defaults = FitConfig()
     parser.set_defaults(run_command=fit)
     add_common(parser)
-    parser.add_argument(
-        "--run", type=Path, required=True, help="folder of the run; resumed if used"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="the run; resumed if it exists")
     parser.add_argument("--data", type=Path, default=Path("data/synth/train"))
     parser.add_argument("--preset", choices=("tiny", "w32", "w48"), default="tiny")
     parser.add_argument("--representation", choices=("decomposed", "direct"), default="decomposed")
@@ -88,7 +86,7 @@ def fit(arguments: argparse.Namespace) -> None:
     network = dataclasses.replace(network, local_encoding=not arguments.no_local_encoding)
     if arguments.class_variant:
         network = dataclasses.replace(network, class_variant=arguments.class_variant)
-    Trainer(config, network, arguments.run, arguments.data, arguments.heldout, body).fit()
+    Trainer(config, network, arguments.out, arguments.data, arguments.heldout, body).fit()
 
 
 def evaluate_weights(arguments: argparse.Namespace) -> None:

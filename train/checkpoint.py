@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from glnet_rt.errors import ArtifactError
@@ -48,7 +48,7 @@ def load_weights(path: Path) -> tuple[GLNet, dict[str, Any]]:
         config = config_from_dict(json.loads(metadata["config"]))
         model = GLNet(config)
         model.load_state_dict(tensors)
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise ArtifactError(
             f"{path} holds no GLNet weights",
             got=error,

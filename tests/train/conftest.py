@@ -1,0 +1,66 @@
+"""A handful of labelled people, enough to run the training code for real."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glnet_rt.body_model import BodyModel
+from glnet_rt.kinematics import twist_from_rotations
+from glnet_rt.rotation import rotvec_to_rotmat
+
+BODY = Path(__file__).resolve().parents[2] / "glnet_rt/assets/body.npz"
+
+
+@pytest.fixture(scope="session")
+def body() -> BodyModel:
+    return BodyModel.load(BODY)
+
+
+def write_people(folder: Path, body: BodyModel, count: int, seed: int) -> None:
+    """One shard: true bodies and projections, pictures of coloured dots where keypoints are."""
+    rng = np.random.default_rng(seed)
+    size, focal = 96, 2.5
+    betas = rng.normal(size=(count, 10)).astype(np.float32)
+    rotvec = rng.normal(size=(count, 24, 3)) * 0.25
+    rotvec[:, 0] = [np.pi, 0, 0]
+    rotmats = rotvec_to_rotmat(rotvec).astype(np.float32)
+    posed = body(betas, rotmats)
+    xyz = body.keypoints(posed) - posed.joints[:, :1]
+    uv = focal * xyz[..., :2] / (xyz[..., 2:] + 6.0)
+    images = rng.integers(0, 40, (count, size, size, 3), np.uint8)
+    for image, points in zip(images, uv, strict=True):
+        cells = ((points + 0.5) * size).astype(int).clip(1, size - 2)
+        for k, (x, y) in enumerate(cells):
+            image[y - 1 : y + 2, x - 1 : x + 2] = (60 + 5 * k, 255 - 6 * k, (37 * k) % 256)
+    twist = twist_from_rotations(rotmats, body.rest_skeleton(betas))
+    arrays = {
+        "images": images,
+        "keypoints_uv": uv.astype(np.float32),
+        "visible": np.full((count, 36), 2, np.uint8),
+        "keypoints_xyz": xyz.astype(np.float32),
+        "rotmats": rotmats,
+        "twist": twist.astype(np.float32),
+        "betas": betas,
+        "kind": rng.integers(0, 2, count).astype(np.uint8),
+        "background": np.zeros(count, np.uint8),
+        "flags": np.zeros(count, np.uint8),
+    }
+    shard = folder / "shard-00000"
+    shard.mkdir(parents=True)
+    for name, values in arrays.items():
+        np.save(shard / f"{name}.npy", values)
+    meta = {"body_sha256": body.sha256, "kinds": ["one", "two"], "backgrounds": ["plain"]}
+    (shard / "meta.json").write_text(json.dumps(meta))
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory, body: BodyModel) -> Path:
+    """Folder with `train` and `heldout` shards."""
+    folder = tmp_path_factory.mktemp("people")
+    write_people(folder / "train", body, 40, 0)
+    write_people(folder / "heldout", body, 12, 1)
+    return folder

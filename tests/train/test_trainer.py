@@ -1,0 +1,163 @@
+"""The training loop for real, on a few people: it learns, resumes to the bit, and runs on two."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from glnet_rt.body_model import BodyModel
+from glnet_rt.errors import ArtifactError, SourceError
+from train.checkpoint import load_weights
+from train.config import FitConfig
+from train.data.shards import SyntheticShards
+from train.evaluate import evaluate
+from train.model.glnet import preset
+from train.trainer import Order, Trainer
+
+QUICK = FitConfig(
+    images=48,
+    batch_size=4,
+    warmup=1,
+    cooldown=8,
+    log_every=8,
+    evaluate_every=48,
+    checkpoint_every=16,
+    evaluate_count=6,
+    bf16=False,
+)
+
+
+def trainer(run: Path, people: Path, body: BodyModel, **fields: object) -> Trainer:
+    network = preset(
+        "tiny", input_size=64, body_id=body.body_id, body_sha256=body.sha256
+    )
+    config = dataclasses.replace(QUICK, **fields)
+    return Trainer(config, network, run, people / "train", people / "heldout", body)
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_weights(run / "weights.safetensors")[0].state_dict()
+
+
+def test_training_lowers_the_loss_and_writes_its_files(
+    tmp_path: Path, people: Path, body: BodyModel
+) -> None:
+    trainer(tmp_path, people, body, images=160).fit()
+    with (tmp_path / "log.csv").open() as file:
+        totals = [float(row["total"]) for row in csv.DictReader(file)]
+    assert np.mean(totals[-3:]) < 0.8 * totals[0]
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {"pa_mpjpe_mm", "global_pa_mpjpe_mm", "mean_pose_pa_mpjpe_mm"} <= set(rows[0])
+    model, info = load_weights(tmp_path / "weights.safetensors")
+    assert info["images"] == 160
+    assert model.config.spec.body_sha256 == body.sha256
+
+
+def test_a_killed_run_resumes_to_the_bit(tmp_path: Path, people: Path, body: BodyModel) -> None:
+    trainer(tmp_path / "whole", people, body).fit()
+    cut = trainer(tmp_path / "cut", people, body)
+    for _ in range(6):
+        cut.step()
+        cut.seen += 4
+        if cut.seen == 16:
+            cut.checkpoint()
+    del cut  # two steps after the last checkpoint are lost, as after a kill
+    trainer(tmp_path / "cut", people, body).fit()
+    whole, resumed = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_two_processes_train_together(tmp_path: Path, people: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+        "--master-port", str(port), "-m", "train", "fit", "--out", str(tmp_path),
+        "--data", str(people / "train"), "--heldout", str(people / "heldout"),
+        "--images", "32", "--batch-size", "4", "--evaluate-count", "4",
+    ]  # fmt: skip
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[:3000]
+    assert load_weights(tmp_path / "weights.safetensors")[1]["images"] == 32
+
+
+def test_order_is_a_permutation_that_welcomes_new_people() -> None:
+    order = Order(seed=3)
+    first = order.take(10, 10)
+    assert sorted(i for _, i in first) == list(range(10))
+    second = order.take(15, 15)
+    assert {e for e, _ in second} == {1}
+    assert sorted(i for _, i in second) == list(range(15))
+
+
+def test_order_continues_from_its_state() -> None:
+    order, again = Order(seed=1), Order(seed=1)
+    order.take(7, 10)
+    again.restore(order.state())
+    assert order.take(8, 10) == again.take(8, 10)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step", "hold"])
+def test_schedules_rise_and_fall(schedule: str) -> None:
+    config = FitConfig(images=100_000, warmup=1_000, cooldown=20_000, schedule=schedule)
+    assert config.learning_rate_at(0) < 0.01 * config.learning_rate
+    assert config.learning_rate_at(2_000) > 0.99 * config.learning_rate
+    assert config.learning_rate_at(99_999) < 0.02 * config.learning_rate
+
+
+def test_evaluation_of_the_truth_is_zero(people: Path, body: BodyModel) -> None:
+    shards = SyntheticShards(people / "heldout", body.sha256)
+    network = preset("tiny", input_size=64, body_id=body.body_id, body_sha256=body.sha256)
+    from train.evaluate import errors, load_batch, true_bodies
+    from train.model.glnet import GLNet
+
+    truth = true_bodies(load_batch(GLNet(network), shards, range(6)), body)
+    result = errors(truth.bodies, truth, 0.8, network.spec.focal, truth.uv)
+    assert result.pa_mpjpe_mm.max() < 1e-3
+    assert result.pve_mm.max() < 1e-3
+    assert np.nanmax(result.keypoints_2d) < 1e-6
+
+
+def test_evaluation_reports_every_way_to_predict(
+    tmp_path: Path, people: Path, body: BodyModel
+) -> None:
+    trainer(tmp_path, people, body, images=8, checkpoint_every=4).fit()
+    model, _ = load_weights(tmp_path / "weights.safetensors")
+    shards = SyntheticShards(people / "heldout", body.sha256)
+    report = evaluate(model, shards, body, range(12), batch_size=5)
+    assert len(report.glnet.pa_mpjpe_mm) == 12
+    assert report.global_only is not None
+    assert report.mean_pose.pa_mpjpe_mm.mean() > 0
+    assert np.isfinite(list(report.summary().values())).all()
+
+
+def test_shards_of_another_body_are_refused(people: Path) -> None:
+    with pytest.raises(ArtifactError, match="another body"):
+        SyntheticShards(people / "train", "0" * 64)
+
+
+def test_an_empty_folder_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"train\.synthetic"):
+        SyntheticShards(tmp_path, "0" * 64)
+
+
+def test_foreign_weights_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"no weights")
+    with pytest.raises(ArtifactError, match="no GLNet weights"):
+        load_weights(path)
