@@ -1,0 +1,95 @@
+"""Render a whole set of samples with several processes; their number changes nothing in the files."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+from tqdm import tqdm
+
+from glnet_rt.body_model import BodyModel
+from train.synthetic import shards
+from train.synthetic.generate import Generator
+
+_CHUNK = 100  # samples a worker renders before it reports
+_log = logging.getLogger(__name__)
+_generator: Generator  # one per worker process
+
+
+@dataclass(frozen=True)
+class SetSettings:
+    """What decides the content of a set: the same settings give the same bytes.
+
+    Attributes:
+        body: path of the body file.
+        split, seed, size: see `Generator`.
+    """
+
+    body: Path
+    split: str = "train"
+    seed: int = 1
+    size: int = 160
+
+    def generator(self) -> Generator:
+        """A generator of this set."""
+        return Generator(BodyModel.load(self.body), self.split, self.seed, self.size)
+
+
+def render_set(
+    out: Path, settings: SetSettings, count: int, workers: int = 1, shard_size: int = 10_000
+) -> None:
+    """Render samples 0..count-1 into shards below `out`; finished shards of the same set are kept."""
+    generator = settings.generator()
+    body, photographs = generator.body, len(generator.photographs)
+    if not photographs:
+        _log.warning("scikit-image is not installed: backgrounds will hold no photographs")
+    context = multiprocessing.get_context("spawn")
+    with (
+        context.Pool(workers, _start_worker, (settings,)) as pool,
+        tqdm(total=count, unit="people", smoothing=0.05) as progress,
+    ):
+        for number, start in enumerate(range(0, count, shard_size)):
+            rows = min(shard_size, count - start)
+            folder = out / f"shard-{number:05d}"
+            meta = {
+                "seed": settings.seed, "split": settings.split, "start": start, "count": rows,
+                "size": settings.size, "body_id": body.body_id, "body_sha256": body.sha256,
+                "photographs": photographs,
+            }  # fmt: skip
+            known = shards.read_meta(folder)
+            if known is not None and all(known.get(key) == meta[key] for key in meta):
+                progress.update(rows)
+                continue
+            shards.create(folder, rows, settings.size)
+            for done in pool.imap_unordered(_render_chunk, _chunks(folder, start, rows)):
+                progress.update(done)
+            shards.finish(folder, meta)
+
+
+def _chunks(folder: Path, start: int, count: int) -> Iterator[tuple[Path, int, int, int]]:
+    """(folder, first row, rows, index of the first row's sample) of each piece of work."""
+    for row in range(0, count, _CHUNK):
+        yield folder, row, min(_CHUNK, count - row), start + row
+
+
+def _start_worker(settings: SetSettings) -> None:
+    global _generator
+    cv2.setNumThreads(1)
+    _generator = settings.generator()
+
+
+def _render_chunk(job: tuple[Path, int, int, int]) -> int:
+    """Render some rows straight into the shard's files; returns how many."""
+    folder, row, count, index = job
+    arrays = shards.open_arrays(folder, _generator.size)
+    for i in range(count):
+        sample = _generator.sample(index + i)
+        for name, array in arrays.items():
+            array[row + i] = getattr(sample, name)
+    for array in arrays.values():
+        array.flush()
+    return count
