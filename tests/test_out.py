@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pygltflib
 import pytest
-from out_samples import LENS, SIZE, person_at, result_of, sphere
 
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ContractError, SourceError
@@ -28,6 +27,7 @@ from glnet_rt.out.raster import vertex_normals
 from glnet_rt.rotation import rotmat_to_unitquat, rotvec_to_rotmat
 from glnet_rt.skeleton import NUM_JOINTS, SMPL_PARENTS
 from glnet_rt.stream import open_source
+from tests.out_samples import LENS, SIZE, person_at, result_of, sphere
 
 YUP = np.diag([1.0, -1.0, -1.0])
 SIZES = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}

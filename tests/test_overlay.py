@@ -5,7 +5,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from out_samples import LENS, SIZE, person_at, result_of, sphere
 
 import glnet_rt.out.overlay as overlay
 from glnet_rt.camera import project
@@ -14,6 +13,7 @@ from glnet_rt.errors import ContractError
 from glnet_rt.out import OverlayRenderer, draw_overlay
 from glnet_rt.out.raster import NEAR_M, rasterize, vertex_normals
 from glnet_rt.out.scene import PALETTE_RGB, shared_depth_shift
+from tests.out_samples import LENS, SIZE, person_at, result_of, sphere
 
 GREY = np.full((SIZE[1], SIZE[0], 3), 90, np.uint8)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from glnet_rt.errors import ContractError, SourceError
+from glnet_rt.errors import ContractError, GlnetError, SourceError
 from glnet_rt.stream import container, open_source
 
+Helpful = Callable[[GlnetError], None]
 FRAMES = 40
 FPS = 12.5
 SIZE = (96, 64)
@@ -102,10 +104,11 @@ def test_video_gives_every_frame_in_order_with_its_time(videos: dict[str, Path],
 @pytest.mark.parametrize("kind", ["avi", "mkv"])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
 def test_cut_video_hands_over_its_good_frames_and_then_says_how_many(
-    videos: dict[str, Path], tmp_path: Path, kind: str, share: float
+    videos: dict[str, Path], tmp_path: Path, assert_helpful: Helpful, kind: str, share: float
 ) -> None:
     seen, error = drain(cut(videos[kind], tmp_path, share))
     assert error is not None
+    assert_helpful(error)
     assert 0 < len(seen) < FRAMES
     assert len(seen) == pytest.approx(FRAMES * share, abs=3)
     assert seen[:-1] == list(range(len(seen) - 1))  # the last one may itself be torn
@@ -115,10 +118,11 @@ def test_cut_video_hands_over_its_good_frames_and_then_says_how_many(
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
 def test_mp4_that_lost_its_index_is_unreadable(
-    videos: dict[str, Path], tmp_path: Path, share: float
+    videos: dict[str, Path], tmp_path: Path, assert_helpful: Helpful, share: float
 ) -> None:
-    with pytest.raises(SourceError, match=r"(?s)cannot read .*bytes are missing"):
+    with pytest.raises(SourceError, match=r"(?s)cannot read .*bytes are missing") as caught:
         open_source(cut(videos["mp4"], tmp_path, share))
+    assert_helpful(caught.value)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
@@ -241,27 +245,29 @@ def test_arrays_and_bad_arrays_among_them() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("missing.mp4", None, "does not exist"),
-        ("empty.mp4", b"", "is empty"),
+        ("missing.mp4", None, "no such file"),
+        ("empty.mp4", b"", "file is empty"),
         ("text.mp4", b"these are words, no pictures\n" * 50, "cannot read"),
         ("text.jpg", b"these are words, no pictures\n" * 50, "picture|image"),
     ],
 )
 def test_what_cannot_be_read_is_told_when_it_is_opened(
-    tmp_path: Path, name: str, content: bytes | None, message: str
+    tmp_path: Path, assert_helpful: Helpful, name: str, content: bytes | None, message: str
 ) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(SourceError, match=message) as caught:
         open_source(tmp_path / name)
     assert name in str(caught.value)
+    assert_helpful(caught.value)
 
 
-def test_folder_without_pictures(tmp_path: Path) -> None:
+def test_folder_without_pictures(tmp_path: Path, assert_helpful: Helpful) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(SourceError, match="holds no pictures") as caught:
         open_source(tmp_path)
     assert "1 other" in str(caught.value.got)
+    assert_helpful(caught.value)
 
 
 def test_misuse_is_a_contract_error(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The command line `glnet-rt`: one file per subcommand. Heavy imports wait inside the commands."""

@@ -82,6 +82,7 @@ def write_glb(result: Result, path: str | Path) -> Path:
             "there is nobody to write",
             got=f"a result without people, frame {result.frame_id}",
             expected="at least one person",
+            fix="write a result whose `people` is not empty",
         )
     glb = _Glb()
     faces = glb.add_faces(result.faces, len(result.people[0].vertices))
@@ -113,10 +114,14 @@ def write_animated_glb(
             "a motion needs people, frames, and one time per frame",
             got=f"{len(times_s)} times, people with {[len(m.pelvis) for m in motions]} frames",
             expected="the same number of frames, at least 1, for at least 1 person",
+            fix="leave out the frames in which somebody is missing",
         )
     if (np.diff(times_s) <= 0).any():
         raise ContractError(
-            "the times of a motion do not grow", expected="times_s[t+1] > times_s[t]"
+            "the times of a motion do not grow",
+            got=f"{int((np.diff(times_s) <= 0).sum())} steps of zero or less",
+            expected="times_s[t + 1] > times_s[t]",
+            fix="sort the frames by time and drop repeated ones",
         )
     glb = _Glb()
     indices = glb.add_faces(faces, len(motions[0].rest_vertices))

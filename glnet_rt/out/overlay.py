@@ -36,7 +36,12 @@ class OverlayRenderer:
 
     def __init__(self, *, alpha: float = 0.6, skeleton: bool = False) -> None:
         if not 0.0 <= alpha <= 1.0:
-            raise ContractError("alpha is out of range", got=alpha, expected="0 <= alpha <= 1")
+            raise ContractError(
+                "alpha is out of range",
+                got=alpha,
+                expected="0 <= alpha <= 1",
+                fix="0 is invisible, 1 is solid",
+            )
         self._alpha = alpha
         self._skeleton = skeleton
         self._pixels = 0

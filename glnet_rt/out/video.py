@@ -23,7 +23,12 @@ class VideoWriter:
 
     def __init__(self, path: str | Path, fps: float) -> None:
         if not 0 < fps <= 1000:
-            raise ContractError("fps is out of range", got=fps, expected="0 < fps <= 1000")
+            raise ContractError(
+                "fps is out of range",
+                got=fps,
+                expected="0 < fps <= 1000",
+                fix="give the frames per second of what is written",
+            )
         self.path = Path(path)
         self._fps = fps
         self._size: tuple[int, int] | None = None
@@ -51,7 +56,12 @@ class VideoWriter:
                 fix="resize the frame, or write pictures instead",
             )
         if not self._writer.isOpened():
-            raise ContractError("the video is closed", got=str(self.path), fix="open another one")
+            raise ContractError(
+                "the video is closed",
+                got=str(self.path),
+                expected="an open one",
+                fix="write every frame before close(), or open another VideoWriter",
+            )
         self._writer.write(image)
 
     def _open(self, size: tuple[int, int]) -> cv2.VideoWriter:

@@ -81,7 +81,10 @@ class Source(ABC):
         """
         if self._started:
             raise ContractError(
-                "a source can be iterated once", got=self.name, fix="open it again: open_source()"
+                "a source can be iterated once",
+                got=f"a second pass over {self.name}",
+                expected="one pass",
+                fix="open it again: open_source(...)",
             )
         self._started = True
         return self._frames()
@@ -250,7 +253,9 @@ def open_source(
         ContractError: `source` is nothing that holds pictures, or `fps` is not positive.
     """
     if not fps > 0:
-        raise ContractError("fps is not positive", got=fps, expected="fps > 0")
+        raise ContractError(
+            "fps is not positive", got=fps, expected="fps > 0", fix="leave it out for 30"
+        )
     if isinstance(source, (str, Path)):
         return _open_path(Path(source), fps)
     if isinstance(source, np.ndarray) and source.ndim < 4:
@@ -261,6 +266,7 @@ def open_source(
         "nothing that holds pictures",
         got=type(source).__name__,
         expected="a path, an image [H, W, 3] uint8, or an iterable of images",
+        fix="read frames yourself and hand over the list, or name a file",
     )
 
 
@@ -272,18 +278,22 @@ def _open_path(path: Path, fps: float) -> Source:
                 f"the folder {path} holds no pictures",
                 got=f"{sum(1 for _ in path.iterdir())} other entries",
                 expected="files ending in " + " ".join(sorted(IMAGE_SUFFIXES)),
+                fix="name the folder that holds the pictures themselves; subfolders are not read",
             )
         return _Pictures(path.name, paths, fps, folder=True)
     if not path.exists():
         raise SourceError(
-            f"{path} does not exist",
+            "there is no such file or folder",
+            got=str(path),
             expected="a picture, a folder of pictures, or a video",
             fix="check the spelling; relative paths start from the current folder",
         )
     if not path.is_file() or path.stat().st_size == 0:
         raise SourceError(
-            f"{path} is empty" if path.is_file() else f"{path} is no regular file",
+            "the file is empty" if path.is_file() else "this is no regular file",
+            got=str(path),
             expected="a picture, a folder of pictures, or a video",
+            fix="copy or download the file again",
         )
     if path.suffix.lower() in IMAGE_SUFFIXES or cv2.haveImageReader(str(path)):
         return _Pictures(path.name, [path], fps, folder=False)

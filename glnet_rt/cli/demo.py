@@ -1,0 +1,30 @@
+"""`glnet-rt demo`: the model in the package on the clip in the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glnet_rt.cli.common import JsonOption, ThreadsOption, load_estimator
+
+CLIP = Path(__file__).resolve().parent.parent / "assets" / "demo.mp4"
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out/demo"),
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Run the shipped model on the shipped clip: overlay.mp4, result.npz, body.glb."""
+    from glnet_rt.cli.boxes import BoxPlan
+    from glnet_rt.cli.job import process, tell
+    from glnet_rt.stream import open_source
+
+    with (
+        open_source(CLIP) as source,
+        load_estimator(None, "auto", "auto", threads) as estimator,
+    ):
+        summary = process(source, estimator, out, boxes=BoxPlan(), overlay=True, quiet=json)
+    tell(summary, "demo", json)

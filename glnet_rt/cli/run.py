@@ -1,0 +1,51 @@
+"""`glnet-rt run PATH`: recover the people of a picture, a folder of pictures or a video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glnet_rt.cli.common import (
+    ArtifactOption,
+    BackendOption,
+    JsonOption,
+    PrecisionOption,
+    ThreadsOption,
+    load_estimator,
+)
+
+
+def run(
+    path: Annotated[Path, typer.Argument(help="A picture, a folder of pictures, or a video.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to.", show_default="out/NAME")
+    ] = None,
+    boxes: Annotated[
+        str | None,
+        typer.Option(
+            help='Where the people are: "x1,y1,x2,y2[;...]" in px or a JSON file.',
+            show_default="the whole picture is one person",
+        ),
+    ] = None,
+    overlay: Annotated[bool, typer.Option(help="Draw the bodies over the frames.")] = True,
+    artifact: ArtifactOption = None,
+    backend: BackendOption = "auto",
+    precision: PrecisionOption = "auto",
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write the people of PATH as overlay, result.npz and body.glb."""
+    from glnet_rt.cli.boxes import read_boxes
+    from glnet_rt.cli.job import process, tell
+    from glnet_rt.stream import open_source
+
+    plan = read_boxes(boxes)
+    with (
+        open_source(path) as source,
+        load_estimator(artifact, backend, precision, threads) as estimator,
+    ):
+        target = Path("out") / path.resolve().stem if out is None else out
+        summary = process(source, estimator, target, boxes=plan, overlay=overlay, quiet=json)
+    tell(summary, "run", json)
