@@ -37,6 +37,7 @@ _CHUNK_BYTES = 1 << 20
 # One flat folder of plain names: no separator, no drive, no "..", so nothing can lead out of it.
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _BLANK_DIGEST = "0" * 64
+_SEAL = b"sha256:"  # starts the zip's comment; the 64 digits of everything before them follow
 _OWN_DIGEST = re.compile(rb'"manifest_sha256": "([0-9a-f]{64})"')
 _FETCH_AGAIN = "copy or download the artifact again"
 _EXPORT_AGAIN = "export the artifact again with this version of glnet-rt"
@@ -193,6 +194,7 @@ class Artifact:
             for name, entry in manifest.files.items():
                 with storage.stream(name) as stream:
                     _check_entry(path, name, entry, *_digest(stream, limit=entry.size))
+            storage.check_container()
         return cls(path, manifest)
 
     def read(self, name: str) -> bytes:
@@ -271,11 +273,15 @@ def write_artifact(path: str | Path, manifest: Manifest, files: Mapping[str, byt
             "names that cannot stand in an artifact",
             got=unsafe,
             expected=f"plain file names, letters, digits, . _ -, and not {MANIFEST}",
+            fix="rename them; the manifest is written here",
         )
     missing = sorted(manifest.required_files - set(files))
     if missing:
         raise ContractError(
-            "files are missing for an artifact", got=sorted(files), expected=missing
+            f"files are missing for an artifact: {', '.join(missing)}",
+            got=sorted(files),
+            expected=sorted(manifest.required_files),
+            fix="hand over their content too, or change the manifest's precisions",
         )
     contents = {
         name: content if isinstance(content, bytes) else Path(content).read_bytes()
@@ -285,7 +291,7 @@ def write_artifact(path: str | Path, manifest: Manifest, files: Mapping[str, byt
     contents = {MANIFEST: replace(manifest, files=entries).to_bytes(), **contents}
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(draft, "xb") as file:
+        with open(draft, "x+b") as file:
             _write_zip(file, contents)
             file.flush()
             os.fsync(file.fileno())
@@ -297,6 +303,11 @@ def write_artifact(path: str | Path, manifest: Manifest, files: Mapping[str, byt
 
 
 def _write_zip(file: IO[bytes], contents: Mapping[str, bytes]) -> None:
+    """Write a zip whose comment, its last bytes, is the SHA-256 of all before it.
+
+    The digests in the manifest cover what the files hold; this one covers the zip's own headers
+    and the padding between compressed blocks, where a changed byte changes no content.
+    """
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, content in contents.items():
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
@@ -304,6 +315,11 @@ def _write_zip(file: IO[bytes], contents: Mapping[str, bytes]) -> None:
             info.create_system = 3  # Unix, also where this runs on Windows: the same bytes
             info.external_attr = (stat.S_IFREG | 0o644) << 16
             archive.writestr(info, content)
+        archive.comment = _SEAL + _BLANK_DIGEST.encode()
+    size = file.seek(0, os.SEEK_END) - len(_BLANK_DIGEST)
+    digest = _digest_start(file, size)
+    file.seek(size)
+    file.write(digest.encode())
 
 
 # -- checks ---------------------------------------------------------------------------------------
@@ -410,6 +426,16 @@ def _digest(stream: IO[bytes], limit: int) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
+def _digest_start(stream: IO[bytes], size: int) -> str:
+    """SHA-256 of a file's first `size` bytes."""
+    digest = hashlib.sha256()
+    stream.seek(0)
+    while size > 0 and (chunk := stream.read(min(size, _CHUNK_BYTES))):
+        digest.update(chunk)
+        size -= len(chunk)
+    return digest.hexdigest()
+
+
 def _check_entry(path: Path, name: str, entry: FileEntry, sha256: str, size: int) -> None:
     if size != entry.size:
         raise ArtifactError(
@@ -436,6 +462,9 @@ class _Storage(Protocol):
 
     def stream(self, name: str) -> AbstractContextManager[IO[bytes]]:
         """Read one file from its start."""
+
+    def check_container(self) -> None:
+        """Raise ArtifactError if what holds the files was changed, where that can be known."""
 
 
 @contextmanager
@@ -486,6 +515,9 @@ class _Folder:
         except OSError as error:
             raise _unreadable(self.path, name, error) from error
 
+    def check_container(self) -> None:
+        return None  # a folder is nothing but its files
+
 
 @dataclass(frozen=True)
 class _Zip:
@@ -518,6 +550,23 @@ class _Zip:
                 yield file
         except _ZIP_ERRORS as error:
             raise _unreadable(self.path, name, error) from error
+
+    def check_container(self) -> None:
+        comment = self.archive.comment
+        seal_size = len(_SEAL) + len(_BLANK_DIGEST)
+        stated = comment[len(_SEAL) :] if len(comment) == seal_size else b""
+        with open(self.path, "rb") as file:
+            digest = _digest_start(file, os.fstat(file.fileno()).st_size - len(_BLANK_DIGEST))
+            tail = file.read()
+        if not comment.startswith(_SEAL) or not digest.encode() == stated == tail:
+            raise ArtifactError(
+                f"the zip of artifact {self.path} was changed, outside what its files hold",
+                got=f"sha256 {digest}",
+                expected=f"sha256 {stated.decode('ascii', 'replace')}"
+                if stated
+                else "a zip sealed by glnet-rt",
+                fix=f"{_FETCH_AGAIN}; after unpacking it yourself, use the folder as it is",
+            )
 
 
 def _unreadable(path: Path, name: str, error: Exception) -> ArtifactError:
