@@ -11,6 +11,8 @@ no length. Letters: B people, N points.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,19 +22,21 @@ from glnet_rt.kinematics import FALLBACK_M, SQUARINGS, TINY_M, TINY_SINE, UP
 from glnet_rt.skeleton import BONE_CHILD, NUM_JOINTS, PARENTS, ROOT_CHILDREN
 
 
-def _tree_levels() -> tuple[tuple[int, ...], ...]:
-    """Joints by distance from the root: what one batched step of the tree can solve at once."""
+def _tree_levels() -> tuple[range, ...]:
+    """Joints by distance from the root: what one batched step down the tree solves at once.
+
+    SMPL numbers its joints breadth first, so that each level is a range.
+    """
     depth = [0]
     for parent in PARENTS[1:NUM_JOINTS]:
         depth.append(depth[parent] + 1)
-    return tuple(
-        tuple(joint for joint in range(NUM_JOINTS) if depth[joint] == level)
-        for level in range(max(depth) + 1)
-    )
+    starts = [depth.index(level) for level in range(depth[-1] + 1)] + [NUM_JOINTS]
+    return tuple(range(start, stop) for start, stop in pairwise(starts))
 
 
 LEVELS = _tree_levels()
 _CHILDREN = list(BONE_CHILD[1:])
+_PARENTS = list(PARENTS[1:NUM_JOINTS])
 
 
 def inverse_kinematics(
@@ -63,35 +67,34 @@ def inverse_kinematics(
     _refuse_autocast(skeleton_xyz)
     if detach:
         skeleton_xyz, rest = skeleton_xyz.detach(), rest.detach()
-    joints = slice(1, NUM_JOINTS)
-    bones = rest[:, _CHILDREN] - rest[:, joints]
-    lengths = bones.square().sum(-1, keepdim=True).sqrt().detach()
+    joints, rests = skeleton_xyz[:, 1:NUM_JOINTS], rest[:, 1:NUM_JOINTS]
+    children, bones = skeleton_xyz[:, _CHILDREN], rest[:, _CHILDREN] - rests
+    offsets = rests - rest[:, _PARENTS]
+    lengths = bones.detach().square().sum(-1, keepdim=True).sqrt()
     axes = _unit(bones, _up_like(bones))
     turns = _turn(axes, twist)
-    predicted = skeleton_xyz[:, _CHILDREN] - skeleton_xyz[:, joints]
+    predicted = children - joints
     ends = lengths * _unit(predicted, torch.zeros_like(predicted))
 
-    root = _best_rotation(rest, skeleton_xyz)
-    local, world, placed = {0: root}, {0: root}, {0: skeleton_xyz[:, 0]}
-    for level in LEVELS[1:]:
-        bone = [joint - 1 for joint in level]
-        parents = [PARENTS[joint] for joint in level]
-        to_camera = torch.stack([world[parent] for parent in parents], 1)
-        start = torch.stack([placed[parent] for parent in parents], 1)
-        start = start + _rotate(to_camera, rest[:, list(level)] - rest[:, parents])
-        target = predicted[:, bone]
+    world = _best_rotation(rest, skeleton_xyz)[:, None]
+    placed = skeleton_xyz[:, :1]
+    local = [world]
+    for above, level in pairwise(LEVELS):
+        parents = [PARENTS[joint] - above.start for joint in level]
+        row = slice(level.start - 1, level.stop - 1)  # of arrays without the root
+        to_camera = world[:, parents]
+        placed = placed[:, parents] + _rotate(to_camera, offsets[:, row])
+        target = predicted[:, row]
         if reconstruct:
-            aimed = skeleton_xyz[:, [BONE_CHILD[joint] for joint in level]] - start
-            drift = (aimed - ends[:, bone]).square().sum(-1, keepdim=True)
+            aimed = children[:, row] - placed
+            drift = (aimed - ends[:, row]).square().sum(-1, keepdim=True)
             target = torch.where(drift > FALLBACK_M**2, target, aimed)
-        axis = axes[:, bone]
+        axis = axes[:, row]
         direction = _unit(_rotate(to_camera.mT, target), axis)
-        direction = torch.where(lengths[:, bone] < TINY_M, axis, direction)
-        rotation = _swing(axis, direction) @ turns[:, bone]
-        onward = to_camera @ rotation
-        for k, joint in enumerate(level):
-            local[joint], world[joint], placed[joint] = rotation[:, k], onward[:, k], start[:, k]
-    return torch.stack([local[joint] for joint in range(NUM_JOINTS)], 1)
+        direction = torch.where(lengths[:, row] < TINY_M, axis, direction)
+        local.append(_swing(axis, direction) @ turns[:, row])
+        world = to_camera @ local[-1]
+    return torch.cat(local, 1)
 
 
 def twist_from_rotations(rotmats: Tensor, rest: Tensor) -> Tensor:
@@ -139,19 +142,18 @@ def forward_kinematics(rotmats: Tensor, rest_joints: Tensor) -> tuple[Tensor, Te
         ContractError: called under autocast.
     """
     _refuse_autocast(rotmats)
-    count = rest_joints.shape[1]
-    parents = list(PARENTS[:count])
-    bones = rest_joints[:, 1:] - rest_joints[:, parents[1:]]
-    world = {0: rotmats[:, 0]}
-    for level in LEVELS[1:]:
-        to_camera = torch.stack([world[parents[joint]] for joint in level], 1)
-        onward = to_camera @ rotmats[:, list(level)]
-        world.update((joint, onward[:, k]) for k, joint in enumerate(level))
-    turned = _rotate(torch.stack([world[parent] for parent in parents[1:]], 1), bones)
+    points = rest_joints.shape[1]
+    parents = list(PARENTS[1:points])
+    world = [rotmats[:, :1]]
+    for above, level in pairwise(LEVELS):
+        to_camera = world[-1][:, [PARENTS[joint] - above.start for joint in level]]
+        world.append(to_camera @ rotmats[:, level.start : level.stop])
+    rotations = torch.cat(world, 1)
+    bones = _rotate(rotations[:, parents], rest_joints[:, 1:] - rest_joints[:, parents])
     joints = [rest_joints[:, 0]]
-    for point in range(1, count):
-        joints.append(joints[parents[point]] + turned[:, point - 1])
-    return torch.stack(joints, 1), torch.stack([world[joint] for joint in range(NUM_JOINTS)], 1)
+    for parent, bone in zip(parents, bones.unbind(1), strict=True):
+        joints.append(joints[parent] + bone)
+    return torch.stack(joints, 1), rotations
 
 
 def lift(
@@ -256,7 +258,7 @@ def _best_rotation(rest: Tensor, points: Tensor) -> Tensor:
     n = _horn_matrix(s) / total + torch.eye(4, dtype=s.dtype, device=s.device)
     n = torch.where(degenerate[:, None, None], unturned, n)
     for _ in range(SQUARINGS):
-        n = n / n.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
+        n = n / n.amax((1, 2), keepdim=True)
         n = n @ n
     pivot = n.diagonal(dim1=-2, dim2=-1).argmax(-1)[:, None, None].expand(-1, 1, 4)
     return _unitquat_to_rotmat(F.normalize(n.gather(1, pivot)[:, 0], dim=-1))
