@@ -207,6 +207,7 @@ class Estimator:
         if self._closed:
             raise BackendError(
                 "the estimator is closed",
+                got="a call after close()",
                 expected="an open one",
                 fix="load the artifact again: glnet_rt.load()",
             )

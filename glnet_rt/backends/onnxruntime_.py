@@ -46,6 +46,7 @@ class OnnxRuntimeBackend:
         if self._session is None:
             raise BackendError(
                 "the onnxruntime session is closed",
+                got="infer() after close()",
                 expected="an open session",
                 fix="load the artifact again: glnet_rt.load()",
             )

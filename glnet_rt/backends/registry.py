@@ -104,15 +104,24 @@ def select(
 def _check_request(
     backend: str, precision: str, threads: int | None, backends: tuple[type[Backend], ...]
 ) -> None:
-    names = ["auto", *(kind.name for kind in backends)]
-    if backend not in names:
-        raise ContractError("there is no such backend", got=repr(backend), expected=names)
-    if precision not in ("auto", *PRECISIONS):
-        expected = ["auto", *PRECISIONS]
-        raise ContractError("there is no such precision", got=repr(precision), expected=expected)
+    requests = {
+        "backend": (backend, ("auto", *(kind.name for kind in backends))),
+        "precision": (precision, ("auto", *PRECISIONS)),
+    }
+    for what, (value, known) in requests.items():
+        if value not in known:
+            raise ContractError(
+                f"there is no such {what}",
+                got=repr(value),
+                expected=", ".join(known),
+                fix=f"choose one of these, or leave {what} at 'auto'",
+            )
     if threads is not None and (type(threads) is not int or threads < 1):
         raise ContractError(
-            "threads is no count", got=repr(threads), expected="a whole number >= 1, or None"
+            "threads is no count",
+            got=repr(threads),
+            expected="a whole number >= 1, or None",
+            fix="leave it at None to let the backend choose",
         )
 
 
@@ -132,12 +141,14 @@ def _open_tested(
     if precision not in kind.precisions:
         raise BackendError(
             f"{kind.name} does not run {precision}",
+            got=precision,
             expected=f"one of {', '.join(kind.precisions)}",
             fix="leave precision at 'auto'",
         )
     if precision not in artifact.manifest.precisions:
         raise BackendError(
             f"the artifact holds no {precision} model",
+            got=precision,
             expected=f"one of {', '.join(artifact.manifest.precisions)}",
             fix=f"leave precision at 'auto', or export the artifact with {precision}",
         )
