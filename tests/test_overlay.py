@@ -71,6 +71,27 @@ def test_rasterizer_agrees_with_trying_every_face_everywhere() -> None:
     np.testing.assert_array_equal(face_id, expected)
 
 
+def test_no_pixel_falls_between_two_triangles() -> None:
+    """Pixel centres on the edge that a left and a right triangle share, in 2,000 random pairs."""
+    rng = np.random.default_rng(0)
+    size, holes, drawn = 64, 0, set[int]()
+    for _ in range(2000):
+        faces = np.array([np.roll(f, rng.integers(3)) for f in ([0, 2, 1], [0, 1, 3])], np.int32)
+        x = rng.integers(8, size - 8)
+        y = np.sort(rng.uniform(2, size - 2, 2))[::-1]
+        corners = [[x, y[0]], [x, y[1]]]
+        corners += [[x + side * rng.uniform(1, 7), rng.uniform(*y[::-1])] for side in (1, -1)]
+        face_id = np.full((size, size), -1, np.int32)
+        rasterize(
+            faces, np.array(corners, np.float32),
+            rng.uniform(1, 3, 4).astype(np.float32), np.zeros((size, size), np.float32),
+            face_id, np.zeros((size, size, 2), np.float32),
+        )  # fmt: skip
+        drawn |= set(face_id[face_id >= 0].tolist())
+        holes += int((face_id[int(np.ceil(y[1])) : int(np.floor(y[0])), x] < 0).sum())
+    assert (holes, drawn) == (0, {0, 1})
+
+
 def test_normals_point_away_from_the_middle_of_a_ball() -> None:
     vertices, faces = sphere()
     normals = vertex_normals(vertices, faces)

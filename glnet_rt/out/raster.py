@@ -10,6 +10,9 @@ import numpy as np
 from glnet_rt.contracts import Array
 
 NEAR_M = 0.05  # triangles with a corner nearer than this are skipped, not clipped
+# A pixel centre on the edge that two triangles share must fall into one of them, whichever way
+# float32 rounds: a symmetric body facing the camera has such an edge all along its middle.
+EDGE_SLACK = 1e-5  # of a barycentric weight
 
 
 @nb.njit(cache=True, nogil=True, fastmath={"contract", "arcp", "nsz"})
@@ -54,7 +57,7 @@ def rasterize(
                 w1 = (px * y2 - x2 * py) * inv_area
                 w2 = (x1 * py - px * y1) * inv_area
                 w0 = 1.0 - w1 - w2
-                if w0 < 0.0 or w1 < 0.0 or w2 < 0.0:
+                if w0 < -EDGE_SLACK or w1 < -EDGE_SLACK or w2 < -EDGE_SLACK:
                     continue
                 # 1/z, not z, is linear on the screen.
                 iz = w0 * iz0 + w1 * iz1 + w2 * iz2
