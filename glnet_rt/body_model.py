@@ -12,7 +12,7 @@ from pathlib import Path
 import numba as nb
 import numpy as np
 
-from glnet_rt.body_file import NUM_POSE_FEATURES, BodyArrays, parse_body, read_body
+from glnet_rt.body_file import BodyArrays, parse_body, read_body
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ContractError
 from glnet_rt.rotation import rotvec_to_rotmat
@@ -153,6 +153,12 @@ class BodyModel:
         """
         if self._h36m is None:
             raise self._lacks("J_regressor_h36m", f"[{len(H36M_17)}, V]")
+        if vertices.ndim != 3 or vertices.shape[1:] != self.v_template.shape:
+            raise ContractError(
+                "these are not this body's vertices",
+                got=list(vertices.shape),
+                expected=["B", *self.v_template.shape],
+            )
         return self._h36m(vertices)
 
     def lsp_joints(self, vertices: Array) -> Array:
@@ -173,7 +179,7 @@ class BodyModel:
         return template, np.concatenate([dirs, self.shapedirs[leaves]])
 
     def _check_betas(self, betas: Array) -> Array:
-        betas = np.ascontiguousarray(betas, dtype=np.float32)
+        betas = _as_float32("betas", betas)
         if betas.ndim != 2 or betas.shape[1] > self.num_betas:
             raise ContractError(
                 "betas do not fit this body",
@@ -181,7 +187,6 @@ class BodyModel:
                 expected=f"[B, n] with n <= {self.num_betas}",
                 fix="one row per person: betas[None] for a single one",
             )
-        _check_finite("betas", betas)
         return betas
 
     def _lacks(self, key: str, shape: str) -> ContractError:
@@ -203,7 +208,7 @@ def forward_kinematics(rotmats: Array, rest_joints: Array) -> tuple[Array, Array
     Raises:
         ContractError: a wrong shape, or values that are not finite.
     """
-    rest = np.ascontiguousarray(rest_joints, dtype=np.float32)
+    rest = _as_float32("rest_joints", rest_joints)
     if rest.ndim != 3 or rest.shape[1:] != (NUM_JOINTS, 3):
         raise ContractError(
             "rest_joints has the wrong shape", got=list(rest.shape), expected="[B, 24, 3]"
@@ -226,34 +231,40 @@ class _Regressor:
 
 def _check_pose(pose: Array, batch: int) -> Array:
     """[B, 24, 3, 3] float32 rotation matrices from either form."""
-    pose = np.ascontiguousarray(pose, dtype=np.float32)
+    pose = _as_float32("pose", pose)
     if pose.shape not in ((batch, NUM_JOINTS, 3, 3), (batch, NUM_JOINTS, 3)):
         raise ContractError(
             "the pose has the wrong shape",
             got=list(pose.shape),
             expected=f"[{batch}, 24, 3, 3] rotation matrices or [{batch}, 24, 3] rotation vectors",
         )
-    _check_finite("pose", pose)
     return pose if pose.ndim == 4 else rotvec_to_rotmat(pose)
 
 
 def _check_transl(transl: Array | None, batch: int) -> Array:
     if transl is None:
         return np.zeros((batch, 3), np.float32)
-    transl = np.ascontiguousarray(transl, dtype=np.float32)
+    transl = _as_float32("transl", transl)
     if transl.shape != (batch, 3):
         raise ContractError(
             "transl has the wrong shape", got=list(transl.shape), expected=[batch, 3]
         )
-    _check_finite("transl", transl)
     return transl
 
 
-def _check_finite(name: str, value: Array) -> None:
-    if not np.isfinite(value).all():
+def _as_float32(name: str, value: object) -> Array:
+    """Contiguous, finite float32."""
+    try:
+        array = np.ascontiguousarray(value, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ContractError(
+            f"{name} is no array of numbers", got=type(value).__name__, expected="floats"
+        ) from error
+    if not np.isfinite(array).all():
         raise ContractError(
             f"{name} holds NaN or infinity", got="non-finite values", expected="finite numbers"
         )
+    return array
 
 
 def _compact_weights(lbs_weights: Array) -> tuple[Array, Array]:
@@ -284,7 +295,7 @@ def _pose_features(rotmats: Array) -> Array:
     """[B, 23, 32] float32: R - I of joints 1..23, once for each axis, padded like the blocks."""
     features = np.zeros((len(rotmats), NUM_JOINTS - 1, _LANES), np.float32)
     change = (rotmats[:, 1:] - np.eye(3, dtype=np.float32)).reshape(len(rotmats), -1, 9)
-    features[:, :, : NUM_POSE_FEATURES // (NUM_JOINTS - 1) * 3] = np.tile(change, 3)
+    features[:, :, :27] = np.tile(change, 3)
     return features
 
 

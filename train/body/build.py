@@ -27,6 +27,9 @@ GARMENTS = {"skirt": "helper-skirt", "hair": "helper-hair"}
 ALWAYS = {"breast/nipple-point-decr": 0.7}  # a body that will wear clothes
 SMALLEST_POSEDIR_M = 2e-5
 SMPL_VERTICES = 6890
+# A box around the face, m, seen from the tip of the nose.
+FACE_BEHIND_NOSE = np.array([0.0, -0.01, 0.02])
+FACE_HALF_SIZE = np.array([0.055, 0.07, 0.06])
 JOINT_COMPONENTS = 40  # of shape, that the joint regressor is fitted to
 
 
@@ -105,7 +108,8 @@ def build(wheel: Path, settings: Settings) -> Built:
     body, figures = _assemble(fine, people_joints, source, kept, mirror, figure, settings)
     body |= _annotate(body, landmarks, new_index, new_index[faces], mirror)
     figures |= _measure(shape, people[:, skin_rows], people_joints, body)
-    garments = _garments(source, people, rows, shape.betas)
+    nose = body["v_template"][new_index[landmarks["nose"]]]
+    garments = _garments(source, people, rows, shape.betas, nose)
     return Built(body, garments, source.notice, figures)
 
 
@@ -236,7 +240,9 @@ def _kintree_table() -> Array:
     return np.stack([parents, np.arange(NUM_JOINTS)]).astype(np.uint32)
 
 
-def _garments(source: MakeHuman, people: Array, rows: _Rows, betas: Array) -> dict[str, Array]:
+def _garments(
+    source: MakeHuman, people: Array, rows: _Rows, betas: Array, nose: Array
+) -> dict[str, Array]:
     """Helper meshes that follow the same betas: v, shapedirs, weights, faces of each."""
     arrays = {}
     for name, group in GARMENTS.items():
@@ -250,9 +256,24 @@ def _garments(source: MakeHuman, people: Array, rows: _Rows, betas: Array) -> di
         arrays[f"{name}_v"] = mirror_exactly(mean.astype(np.float32), mirror)
         arrays[f"{name}_shapedirs"] = mirror_exactly(shapedirs.astype(np.float16), mirror)
         arrays[f"{name}_weights"] = source.lbs_weights[ids].astype(np.float32)
-        faces = triangulate(source.quads[group], source.mirror)
-        arrays[f"{name}_faces"] = local[faces].astype(np.int32)
+        faces = local[triangulate(source.quads[group], source.mirror)]
+        if name == "hair":
+            faces = _clear_of_face(faces, arrays["hair_v"], nose)
+        arrays[f"{name}_faces"] = faces.astype(np.int32)
     return arrays
+
+
+def _clear_of_face(faces: Array, vertices: Array, nose: Array) -> Array:
+    """Leave out the strands of hair that hang before the face."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    before = (np.abs(vertices - (nose - FACE_BEHIND_NOSE)) < FACE_HALF_SIZE).all(1)
+    ends = np.concatenate([faces[:, :2], faces[:, 1:]])
+    links = coo_matrix((np.ones(len(ends)), ends.T), shape=(len(vertices), len(vertices)))
+    _, strand = connected_components(links, directed=False)
+    hiding = np.unique(strand[before])
+    return np.asarray(faces[~np.isin(strand[faces[:, 0]], hiding)])
 
 
 def _measure(

@@ -1,4 +1,4 @@
-"""Vertices with a meaning, found on MakeHuman's full mesh in the T-pose, so that they can be kept."""
+"""Vertices with a meaning, found on MakeHuman's full mesh, so that the decimation keeps them."""
 
 from __future__ import annotations
 

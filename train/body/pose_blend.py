@@ -122,7 +122,7 @@ def fit_posedirs(
         Y = offsets[learn][:, rows].reshape(len(X), -1)
         solution = np.linalg.solve(X.T @ X + RIDGE * np.eye(len(columns)), X.T @ Y)
         block = solution.T.reshape(len(rows), 3, len(columns))
-        posedirs[np.ix_(rows, range(3), columns)] = block
+        posedirs[np.ix_(rows, [0, 1, 2], columns.tolist())] = block
     left = offsets[check] - (features[check] @ posedirs.reshape(-1, NUM_FEATURES).T).reshape(
         -1, *figure.t_vertices.shape
     )
@@ -144,7 +144,7 @@ def mirror_posedirs(posedirs: Array, mirror: Array) -> Array:
 
 
 def _vertices_by_joints(lbs_weights: Array) -> dict[tuple[int, ...], list[int]]:
-    """Group vertices by the joints whose turning bends them: those between the ones they hang on."""
+    """Group vertices by the joints that bend them: those between the ones they hang on."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for v, row in enumerate(lbs_weights > 1e-3):
         joints = _between(tuple(np.flatnonzero(row).tolist()))

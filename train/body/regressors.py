@@ -11,7 +11,9 @@ from glnet_rt.skeleton import COCO_ONLY, FLIP_JOINTS, H36M_17, NUM_JOINTS, SMPL_
 CANDIDATES = 1200  # nearest vertices a joint may lean on
 
 
-def fit_joint_regressor(shape_basis: Array, joint_basis: Array, lbs_weights: Array, mirror: Array) -> Array:
+def fit_joint_regressor(
+    shape_basis: Array, joint_basis: Array, lbs_weights: Array, mirror: Array
+) -> Array:
     """Non-negative weights that give the joints of every shape, not of the mean shape alone.
 
     Both sides are linear in the betas, so the fit needs their bases only: per joint, 3 (n + 1)

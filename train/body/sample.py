@@ -41,14 +41,18 @@ class TargetTable:
 
     @classmethod
     def of(cls, source: MakeHuman) -> TargetTable:
-        files = [("macrodetails/" + name,) for name in _macro_names()]
+        files: list[tuple[str, ...]] = [("macrodetails/" + name,) for name in _macro_names()]
         macros = {name: i for i, name in enumerate(_macro_names())}
         pairs = []
         for folder in LOCAL_FOLDERS:
             names = source.list_targets(folder)
             for grow in names:
                 left = "/l-" in grow
-                if not grow.endswith("-incr") or "/r-" in grow or any(n in grow for n in NOT_SAMPLED):
+                if (
+                    not grow.endswith("-incr")
+                    or "/r-" in grow
+                    or any(n in grow for n in NOT_SAMPLED)
+                ):
                     continue
                 shrink = grow[: -len("incr")] + "decr"
                 pairs.append((len(files), len(files) + 1))
