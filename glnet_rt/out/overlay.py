@@ -6,6 +6,7 @@ Letters: N people, V vertices each, F faces each.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numba as nb
@@ -24,6 +25,10 @@ FAR_PX = 1e7  # corners farther out than this are pulled in: beyond any picture,
 
 # Direction towards the light, camera frame: from above, a little from the left, from the camera.
 _LIGHT = np.array([-0.36, -0.6, -0.714], np.float32)
+# Brightness: light from all round, the lamp's share, and the share of light from the camera. As
+# float32, like everything in the kernel: plain literals would turn its arithmetic into float64.
+_AMBIENT, _LAMP, _CAMERA = np.float32(0.35), np.float32(0.5), np.float32(0.25)
+_ZERO, _HALF, _ONE, _WHITE = (np.float32(v) for v in (0, 0.5, 1, 255))
 
 
 class OverlayRenderer:
@@ -42,7 +47,7 @@ class OverlayRenderer:
                 expected="0 <= alpha <= 1",
                 fix="0 is invisible, 1 is solid",
             )
-        self._alpha = alpha
+        self._alpha: Any = np.float32(alpha)  # the type the kernel is compiled for
         self._skeleton = skeleton
         self._pixels = 0
         self._zbuffer = np.empty(0, np.float32)
@@ -172,7 +177,7 @@ def _visible_box(xy_px: Array, depth: Array, size: tuple[int, int]) -> tuple[int
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, fastmath={"contract", "arcp", "nsz"})
 def _shade(
     face_id: Array,
     bary: Array,
@@ -191,7 +196,7 @@ def _shade(
         faces: [N * F, 3] int32, person after person.
         normals: [N * V, 3] float32, unit, camera frame.
         colors: [N, 3] float32, 0..255, in the image's channel order.
-        alpha: opacity, 0..1.
+        alpha: float32, opacity, 0..1.
         image: [H, W, 3] uint8, in and out.
         left, top: where in the image the buffers' first pixel lies.
     """
@@ -203,17 +208,19 @@ def _shade(
                 continue
             w1 = bary[y, x, 0]
             w2 = bary[y, x, 1]
-            w0 = 1.0 - w1 - w2
+            w0 = _ONE - w1 - w2
             a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
             nx = w0 * normals[a, 0] + w1 * normals[b, 0] + w2 * normals[c, 0]
             ny = w0 * normals[a, 1] + w1 * normals[b, 1] + w2 * normals[c, 1]
             nz = w0 * normals[a, 2] + w1 * normals[b, 2] + w2 * normals[c, 2]
-            norm = max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
-            lamp = max(0.0, (nx * _LIGHT[0] + ny * _LIGHT[1] + nz * _LIGHT[2]) / norm)
-            facing = max(0.0, -nz / norm)
-            brightness = 0.35 + 0.5 * lamp + 0.25 * facing
+            lamp = nx * _LIGHT[0] + ny * _LIGHT[1] + nz * _LIGHT[2]
+            norm = math.sqrt(nx * nx + ny * ny + nz * nz)
+            if norm > _ZERO:
+                lamp /= norm
+                nz /= norm
+            brightness = _AMBIENT + _LAMP * max(_ZERO, lamp) + _CAMERA * max(_ZERO, -nz)
             person = f // faces_per_person
             for k in range(3):
-                shaded = min(255.0, colors[person, k] * brightness)
-                old = image[top + y, left + x, k]
-                image[top + y, left + x, k] = int(old * (1.0 - alpha) + shaded * alpha + 0.5)
+                shaded = min(_WHITE, colors[person, k] * brightness)
+                old = np.float32(image[top + y, left + x, k])
+                image[top + y, left + x, k] = np.uint8(old + alpha * (shaded - old) + _HALF)
