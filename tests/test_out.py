@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import numpy as np
 import pygltflib
 import pytest
 
-from glnet_rt.contracts import Array
+import glnet_rt
+from glnet_rt.body_model import BodyModel
+from glnet_rt.contracts import Array, Person
 from glnet_rt.errors import ContractError, SourceError
 from glnet_rt.out import (
     BodyMotion,
@@ -23,12 +26,14 @@ from glnet_rt.out import (
     write_animated_glb,
 )
 from glnet_rt.out.glb import strongest_weights
+from glnet_rt.out.motion import MotionRecorder
 from glnet_rt.out.raster import vertex_normals
 from glnet_rt.rotation import rotmat_to_unitquat, rotvec_to_rotmat
 from glnet_rt.skeleton import NUM_JOINTS, SMPL_PARENTS
 from glnet_rt.stream import open_source
 from tests.out_samples import LENS, SIZE, person_at, result_of, sphere
 
+ASSETS = Path(glnet_rt.__file__).parent / "assets"
 YUP = np.diag([1.0, -1.0, -1.0])
 SIZES = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 DTYPES = {5121: np.uint8, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
@@ -235,6 +240,83 @@ def test_quaternions_never_jump_to_the_other_sign(tmp_path: Path) -> None:
         if channel.target.path == "rotation":
             q = accessor(gltf, gltf.animations[0].samplers[channel.sampler].output)
             assert (q[1:] * q[:-1]).sum(1).min() > 0.9
+
+
+@pytest.fixture(scope="module")
+def body() -> BodyModel:
+    return BodyModel.load(ASSETS / "body.npz")
+
+
+def posed(body: BodyModel, frame: int, betas: Array) -> Person:
+    """The shipped body in a pose that changes smoothly from frame to frame, 3 m away."""
+    wave = np.sin(np.arange(72).reshape(24, 3) + 0.4 * frame)
+    rotations = rotvec_to_rotmat(np.where(np.arange(24)[:, None] == 0, [np.pi, 0, 0], 0.5 * wave))
+    rotations = rotations.astype(np.float32)
+    transl = np.array([0.1 * frame, 0.2, 3.0], np.float32)
+    out = body(betas[None], rotations[None], transl[None])
+    return replace(
+        person_at((0, 0, 3)),
+        vertices=out.vertices[0],
+        joints=out.joints[0],
+        global_orient=rotations[0],
+        body_pose=rotations[1:],
+        betas=betas,
+        transl=transl,
+    )
+
+
+def test_recorded_motion_of_the_shipped_body(tmp_path: Path, body: BodyModel) -> None:
+    betas = np.linspace(-1, 1, 10, dtype=np.float32)
+    people = [posed(body, t, betas) for t in range(5)]
+    recorder = MotionRecorder()
+    for t, person in enumerate(people):
+        recorder.add(replace(result_of(person, frame_id=t), faces=body.faces))
+    assert recorder.moves
+    path = recorder.save(tmp_path / "body.glb", body)
+    assert path is not None
+    gltf = load(path)
+    for t, person in enumerate(people):
+        world = world_matrices(gltf, t)
+        joints = np.array([world[n][:3, 3] for n in gltf.skins[0].joints])
+        np.testing.assert_allclose(joints, person.joints @ YUP, atol=1e-4)
+
+
+def test_motion_is_still_where_nobody_can_be_followed(tmp_path: Path, body: BodyModel) -> None:
+    person = posed(body, 0, np.zeros(10, np.float32))
+    one = replace(result_of(person), faces=body.faces)
+    two = replace(result_of(person, person, frame_id=1), faces=body.faces)
+    for results in ([one], [one, two], [result_of(), two]):
+        recorder = MotionRecorder()
+        for result in results:
+            recorder.add(result)
+        path = recorder.save(tmp_path / "body.glb", body)
+        assert path is not None
+        gltf = load(path)
+        assert not gltf.animations
+        first = next(r for r in results if r.people)
+        assert len(gltf.meshes) == len(first.people)
+        vertices = accessor(gltf, gltf.meshes[0].primitives[0].attributes.POSITION)
+        np.testing.assert_allclose(vertices, person.vertices @ YUP, atol=1e-6)
+    nobody = MotionRecorder()
+    nobody.add(result_of())
+    assert nobody.save(tmp_path / "none.glb", body) is None
+    assert not (tmp_path / "none.glb").exists()
+
+
+def test_parameters_of_a_long_sequence_rebuild_the_vertices(
+    tmp_path: Path, body: BodyModel
+) -> None:
+    people = [posed(body, t, np.full(10, 0.1 * t, np.float32)) for t in range(3)]
+    writer = ResultWriter(body_id=body.body_id, body_sha256=body.sha256, vertices=False)
+    for t, person in enumerate(people):
+        writer.add(replace(result_of(person, frame_id=t), faces=body.faces))
+    with np.load(writer.save(tmp_path / "a.npz"), allow_pickle=False) as data:
+        assert "vertices" not in data
+        assert str(data["body_sha256"]) == body.sha256
+        pose = np.concatenate([data["global_orient"][:, None], data["body_pose"]], axis=1)
+        rebuilt = body(data["betas"], pose, data["transl"])
+    expected = np.array([person.vertices for person in people])
+    np.testing.assert_allclose(rebuilt.vertices, expected, atol=1e-6)
 
 
 def test_strongest_weights() -> None:
