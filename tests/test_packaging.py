@@ -92,3 +92,10 @@ def test_numba_kernels_are_left_out_of_coverage_and_nothing_else_is() -> None:
         assert pattern.search(spelt)
     for spelt in ("# see @nb.njit", "@dataclass", "value = njit(f)", "@njitter"):
         assert not pattern.search(spelt)
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for link in re.findall(r"\]\(((?!http|#)[^)]+)\)", readme):
+        if not link.startswith("docs/images/"):
+            assert (ROOT / link).exists(), link
