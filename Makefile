@@ -24,7 +24,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 PYTEST := $(BIN)/python -m pytest
 COVERAGE := --cov=glnet_rt --cov-report=term --cov-fail-under=$(COVERAGE_MIN)
-BENCHMARKS := $(filter-out %/__init__.py,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
 .PHONY: help demo test test-gpu check-all lint bench
 

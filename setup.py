@@ -29,8 +29,8 @@ RUNTIME = [
     "typer>=0.12",
     "rich>=13.8",
 ]
-TRAIN = ["torch>=2.2", "scipy>=1.10", "scikit-image>=0.22", "safetensors>=0.4", "tensorboard>=2.14"]
-EXPORT = ["torch>=2.2", "onnx>=1.15", "onnxscript>=0.1", "safetensors>=0.4"]
+TRAIN = ["torch>=2.2", "safetensors>=0.4", "scikit-image>=0.22", "scipy>=1.10", "tqdm>=4.60"]
+EXPORT = [*TRAIN, "onnx>=1.15", "onnxscript>=0.1", "onnxsim>=0.4"]
 DEV = [
     "mypy>=1.10",
     "pygltflib>=1.16",

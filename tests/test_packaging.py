@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
@@ -50,10 +51,15 @@ def test_wheel_holds_every_module_and_asset(wheel: Path) -> None:
     assert not missing
 
 
-def test_wheel_metadata(wheel: Path) -> None:
+def read_metadata(wheel: Path) -> Message:
     archive = zipfile.ZipFile(wheel)
     (name,) = (n for n in archive.namelist() if n.endswith("dist-info/METADATA"))
-    metadata = Parser().parsestr(archive.read(name).decode())
+    return Parser().parsestr(archive.read(name).decode())
+
+
+def test_wheel_metadata(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    metadata = read_metadata(wheel)
     assert metadata["Name"] == "glnet-rt"
     assert metadata["Version"] == __version__
     assert metadata["Requires-Python"] == ">=3.10"
@@ -65,13 +71,33 @@ def test_wheel_metadata(wheel: Path) -> None:
     assert any(n.endswith("LICENSE") for n in archive.namelist())
 
 
-def test_every_import_of_the_package_is_a_declared_dependency() -> None:
-    """Whatever glnet_rt imports is its own, the standard library's, or on the wheel's list."""
-    declared = {"numpy", "cv2", "numba", "onnxruntime", "typer", "rich"}
+IMPORT_NAMES = {"opencv-python-headless": "cv2", "scikit-image": "skimage", "pytest-cov": "pytest"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"),
+    [
+        ("glnet_rt", ()),
+        ("train", ("train",)),
+        ("export", ("export",)),
+        ("benchmarks", ("train", "export", "dev")),
+        ("tests", ("train", "export", "dev", "oracles")),
+    ],
+)
+def test_whatever_is_imported_is_a_declared_dependency(
+    wheel: Path, folder: str, extras: tuple[str, ...]
+) -> None:
+    wanted = set()
+    for requirement in read_metadata(wheel).get_all("Requires-Dist"):
+        extra = re.search(r"extra == ['\"](\w+)['\"]", requirement)
+        if extra is None or extra[1] in extras:
+            name = re.match(r"[\w-]+", requirement)[0]  # type: ignore[index]
+            wanted.add(IMPORT_NAMES.get(name, name))
+    ours = {"glnet_rt", "train", "export", "benchmarks", "tests"}
     found = set()
-    for path in (ROOT / "glnet_rt").rglob("*.py"):
+    for path in (ROOT / folder).rglob("*.py"):
         found |= set(re.findall(r"^\s*(?:import|from) ([A-Za-z_]\w*)", path.read_text(), re.M))
-    assert found - set(sys.stdlib_module_names) - {"glnet_rt"} <= declared
+    assert found - set(sys.stdlib_module_names) - ours <= wanted
 
 
 def test_makefile_has_the_promised_targets() -> None:
