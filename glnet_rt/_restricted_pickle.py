@@ -52,6 +52,8 @@ def load(data: bytes, name: str) -> dict[str, Any]:
     """
     try:
         value = _Unpickler(io.BytesIO(data), encoding="latin1").load()
+        if isinstance(value, dict):
+            return {str(key): _dense(item) for key, item in value.items()}
     except ArtifactError:
         raise
     except Exception as error:  # a damaged pickle can fail in any way at all
@@ -61,11 +63,9 @@ def load(data: bytes, name: str) -> dict[str, Any]:
             expected="an SMPL .pkl file",
             fix="fetch the file again; it may be cut short",
         ) from error
-    if not isinstance(value, dict):
-        raise ArtifactError(
-            f"{name} holds no model", got=type(value).__name__, expected="a dict of arrays"
-        )
-    return {str(key): _dense(item) for key, item in value.items()}
+    raise ArtifactError(
+        f"{name} holds no model", got=type(value).__name__, expected="a dict of arrays"
+    )
 
 
 class _Unpickler(pickle.Unpickler):

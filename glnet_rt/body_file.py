@@ -158,11 +158,16 @@ def _check(raw: Mapping[str, Any], name: str, sha256: str) -> BodyArrays:
 
 
 def _check_tree(table: Array, name: str) -> None:
-    if table.ndim != 2 or len(table) != 2 or table.shape[1] != NUM_JOINTS:
+    if (
+        table.dtype.kind not in "iuf"
+        or table.ndim != 2
+        or len(table) != 2
+        or table.shape[1] != NUM_JOINTS
+    ):
         raise ArtifactError(
             f"{name} has the wrong number of joints",
-            got=f"kintree_table {list(table.shape)}",
-            expected=f"[2, {NUM_JOINTS}]",
+            got=f"kintree_table {list(table.shape)} {table.dtype}",
+            expected=f"[2, {NUM_JOINTS}] integers",
             fix="use an SMPL body; SMPL-H and SMPL-X have 52 and 55 joints",
         )
     parents = (-1, *(int(p) for p in table[0, 1:]))

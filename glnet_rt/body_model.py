@@ -294,7 +294,7 @@ def _compact_posedirs(posedirs: Array) -> tuple[Array, Array, Array]:
 def _pose_features(rotmats: Array) -> Array:
     """[B, 23, 32] float32: R - I of joints 1..23, once for each axis, padded like the blocks."""
     features = np.zeros((len(rotmats), NUM_JOINTS - 1, _LANES), np.float32)
-    change = (rotmats[:, 1:] - np.eye(3, dtype=np.float32)).reshape(len(rotmats), -1, 9)
+    change = (rotmats[:, 1:] - np.eye(3, dtype=np.float32)).reshape(*features.shape[:2], 9)
     features[:, :, :27] = np.tile(change, 3)
     return features
 

@@ -41,8 +41,8 @@ class TargetTable:
 
     @classmethod
     def of(cls, source: MakeHuman) -> TargetTable:
-        files: list[tuple[str, ...]] = [("macrodetails/" + name,) for name in _macro_names()]
-        macros = {name: i for i, name in enumerate(_macro_names())}
+        files: list[tuple[str, ...]] = [("macrodetails/" + name,) for name in macro_names()]
+        macros = {name: i for i, name in enumerate(macro_names())}
         pairs = []
         for folder in LOCAL_FOLDERS:
             names = source.list_targets(folder)
@@ -62,7 +62,7 @@ class TargetTable:
         return cls(macros, tuple(pairs), tuple(files))
 
 
-def _macro_names() -> list[str]:
+def macro_names() -> list[str]:
     names = []
     for sex in SEXES:
         for age in AGES:
