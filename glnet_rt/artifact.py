@@ -11,18 +11,23 @@ import io
 import json
 import os
 import re
-import stat
-import struct
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from glnet_rt._container import (
+    BLANK_DIGEST,
+    FETCH_AGAIN,
+    SAFE_NAME,
+    ZIP_ERRORS,
+    digest_of,
+    open_container,
+    unsafe_name,
+    write_zip,
+)
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ArtifactError, ContractError
 from glnet_rt.spec import NetSpec
@@ -33,26 +38,8 @@ MANIFEST, BODY, PROBE, PARITY = "manifest.json", "body.npz", "probe.npz", "parit
 DEFAULT_PATH = Path(__file__).parent / "assets" / "default.glnet"
 
 _MAX_MANIFEST_BYTES = 1 << 20
-_CHUNK_BYTES = 1 << 20
-# One flat folder of plain names: no separator, no drive, no "..", so nothing can lead out of it.
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_BLANK_DIGEST = "0" * 64
-_SEAL = b"sha256:"  # starts the zip's comment; the 64 digits of everything before them follow
 _OWN_DIGEST = re.compile(rb'"manifest_sha256": "([0-9a-f]{64})"')
-_FETCH_AGAIN = "copy or download the artifact again"
 _EXPORT_AGAIN = "export the artifact again with this version of glnet-rt"
-# What zipfile raises on damaged input. RuntimeError: encrypted or otherwise unsupported members.
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    KeyError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-)
 
 
 def model_name(precision: str) -> str:
@@ -99,7 +86,7 @@ class Manifest:
         """JSON that carries its own SHA-256, taken with the digest's 64 digits set to zero."""
         values = {
             "schema_version": self.schema_version,
-            "manifest_sha256": _BLANK_DIGEST,
+            "manifest_sha256": BLANK_DIGEST,
             "name": self.name,
             "licence": self.licence,
             "training_data": self.training_data,
@@ -112,7 +99,7 @@ class Manifest:
         }
         blank = (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
         digest = hashlib.sha256(blank).hexdigest()
-        slot = f'"manifest_sha256": "{_BLANK_DIGEST}"'
+        slot = f'"manifest_sha256": "{BLANK_DIGEST}"'
         return blank.replace(slot.encode(), f'"manifest_sha256": "{digest}"'.encode(), 1)
 
     @classmethod
@@ -178,23 +165,23 @@ class Artifact:
                 or a name that could lead out of the artifact.
         """
         path = DEFAULT_PATH if path is None else Path(path)
-        with _storage(path) as storage:
-            names = storage.names()
+        with open_container(path) as container:
+            names = container.names()
             if MANIFEST not in names:
                 raise ArtifactError(
                     f"artifact {path} has no {MANIFEST}",
                     got=sorted(names),
                     expected=f"a .glnet zip or folder with {MANIFEST} in it",
-                    fix=_FETCH_AGAIN,
+                    fix=FETCH_AGAIN,
                 )
-            with storage.stream(MANIFEST) as stream:
+            with container.stream(MANIFEST) as stream:
                 data = stream.read(_MAX_MANIFEST_BYTES + 1)
             manifest = Manifest.from_bytes(data, path)
             _check_names(path, manifest, names)
             for name, entry in manifest.files.items():
-                with storage.stream(name) as stream:
-                    _check_entry(path, name, entry, *_digest(stream, limit=entry.size))
-            storage.check_container()
+                with container.stream(name) as stream:
+                    _check_entry(path, name, entry, *digest_of(stream, limit=entry.size))
+            container.check_seal()
         return cls(path, manifest)
 
     def read(self, name: str) -> bytes:
@@ -211,7 +198,7 @@ class Artifact:
                 expected=sorted(self.manifest.files),
                 fix=_EXPORT_AGAIN,
             )
-        with _storage(self.path) as storage, storage.stream(name) as stream:
+        with open_container(self.path) as container, container.stream(name) as stream:
             data = stream.read(entry.size + 1)
         _check_entry(self.path, name, entry, hashlib.sha256(data).hexdigest(), len(data))
         return data
@@ -222,7 +209,7 @@ class Artifact:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 return {key: arrays[key] for key in arrays.files}
-        except (*_ZIP_ERRORS, AttributeError) as error:  # AttributeError: a bare .npy, no archive
+        except (*ZIP_ERRORS, AttributeError) as error:  # AttributeError: a bare .npy, no archive
             raise ArtifactError(
                 f"{name} in artifact {self.path} is no archive of plain arrays",
                 got=str(error),
@@ -267,7 +254,7 @@ def write_artifact(path: str | Path, manifest: Manifest, files: Mapping[str, byt
         ArtifactError: what was written does not verify.
     """
     path = Path(path)
-    unsafe = sorted(name for name in files if not _SAFE_NAME.fullmatch(name) or name == MANIFEST)
+    unsafe = sorted(name for name in files if not SAFE_NAME.fullmatch(name) or name == MANIFEST)
     if unsafe:
         raise ContractError(
             "names that cannot stand in an artifact",
@@ -292,7 +279,7 @@ def write_artifact(path: str | Path, manifest: Manifest, files: Mapping[str, byt
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(draft, "x+b") as file:
-            _write_zip(file, contents)
+            write_zip(file, contents)
             file.flush()
             os.fsync(file.fileno())
         Artifact.open(draft)
@@ -300,26 +287,6 @@ def write_artifact(path: str | Path, manifest: Manifest, files: Mapping[str, byt
     finally:
         draft.unlink(missing_ok=True)
     return path
-
-
-def _write_zip(file: IO[bytes], contents: Mapping[str, bytes]) -> None:
-    """Write a zip whose comment, its last bytes, is the SHA-256 of all before it.
-
-    The digests in the manifest cover what the files hold; this one covers the zip's own headers
-    and the padding between compressed blocks, where a changed byte changes no content.
-    """
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for name, content in contents.items():
-            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            info.compress_type = zipfile.ZIP_DEFLATED
-            info.create_system = 3  # Unix, also where this runs on Windows: the same bytes
-            info.external_attr = (stat.S_IFREG | 0o644) << 16
-            archive.writestr(info, content)
-        archive.comment = _SEAL + _BLANK_DIGEST.encode()
-    size = file.seek(0, os.SEEK_END) - len(_BLANK_DIGEST)
-    digest = _digest_start(file, size)
-    file.seek(size)
-    file.write(digest.encode())
 
 
 # -- checks ---------------------------------------------------------------------------------------
@@ -343,7 +310,7 @@ def _parse_manifest(data: bytes, path: Path) -> dict[str, Any]:
             f"{MANIFEST} of artifact {path} is not JSON",
             got=str(error),
             expected="a JSON object",
-            fix=_FETCH_AGAIN,
+            fix=FETCH_AGAIN,
         ) from error
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != SCHEMA_VERSION or isinstance(version, bool):
@@ -360,14 +327,14 @@ def _parse_manifest(data: bytes, path: Path) -> dict[str, Any]:
 def _check_own_digest(data: bytes, path: Path) -> None:
     slots = list(_OWN_DIGEST.finditer(data))
     stated = slots[0].group(1).decode() if len(slots) == 1 else None
-    blank = _OWN_DIGEST.sub(f'"manifest_sha256": "{_BLANK_DIGEST}"'.encode(), data)
+    blank = _OWN_DIGEST.sub(f'"manifest_sha256": "{BLANK_DIGEST}"'.encode(), data)
     digest = hashlib.sha256(blank).hexdigest()
     if digest != stated:
         raise ArtifactError(
             f"{MANIFEST} of artifact {path} was changed",
             got=f"sha256 {digest}",
             expected=f"sha256 {stated}" if stated else "its own sha256, once",
-            fix=_FETCH_AGAIN,
+            fix=FETCH_AGAIN,
         )
 
 
@@ -376,8 +343,8 @@ def _parse_entries(values: object, path: Path) -> dict[str, FileEntry]:
         raise _bad_manifest(path, "lists no files", repr(values), "an object: name -> entry")
     entries = {}
     for name, entry in values.items():
-        if not _SAFE_NAME.fullmatch(name) or name == MANIFEST:
-            raise _unsafe(path, name)
+        if not SAFE_NAME.fullmatch(name) or name == MANIFEST:
+            raise unsafe_name(path, name)
         if (
             not isinstance(entry, dict)
             or set(entry) != {"sha256", "size"}
@@ -387,15 +354,6 @@ def _parse_entries(values: object, path: Path) -> dict[str, FileEntry]:
             raise _bad_manifest(path, f"describes {name} badly", entry, "its sha256 and size")
         entries[name] = FileEntry(entry["sha256"], entry["size"])
     return entries
-
-
-def _unsafe(path: Path, name: str) -> ArtifactError:
-    return ArtifactError(
-        f"artifact {path} holds a name that could lead out of it",
-        got=repr(name),
-        expected="plain file names in one flat folder, no links",
-        fix="do not use this artifact; get it from where it was published",
-    )
 
 
 def _check_names(path: Path, manifest: Manifest, names: set[str]) -> None:
@@ -413,27 +371,8 @@ def _check_names(path: Path, manifest: Manifest, names: set[str]) -> None:
             f"artifact {path} holds other files than its manifest lists",
             got="; ".join(faults),
             expected=sorted([MANIFEST, *manifest.files]),
-            fix=_FETCH_AGAIN,
+            fix=FETCH_AGAIN,
         )
-
-
-def _digest(stream: IO[bytes], limit: int) -> tuple[str, int]:
-    """SHA-256 and size of a stream, without holding it; stops once it is longer than `limit`."""
-    digest, size = hashlib.sha256(), 0
-    while size <= limit and (chunk := stream.read(_CHUNK_BYTES)):
-        digest.update(chunk)
-        size += len(chunk)
-    return digest.hexdigest(), size
-
-
-def _digest_start(stream: IO[bytes], size: int) -> str:
-    """SHA-256 of a file's first `size` bytes."""
-    digest = hashlib.sha256()
-    stream.seek(0)
-    while size > 0 and (chunk := stream.read(min(size, _CHUNK_BYTES))):
-        digest.update(chunk)
-        size -= len(chunk)
-    return digest.hexdigest()
 
 
 def _check_entry(path: Path, name: str, entry: FileEntry, sha256: str, size: int) -> None:
@@ -442,137 +381,12 @@ def _check_entry(path: Path, name: str, entry: FileEntry, sha256: str, size: int
             f"{name} in artifact {path} has another size",
             got=f"{size} bytes" if size < entry.size else f"more than {entry.size} bytes",
             expected=f"{entry.size} bytes",
-            fix=_FETCH_AGAIN,
+            fix=FETCH_AGAIN,
         )
     if sha256 != entry.sha256:
         raise ArtifactError(
             f"{name} in artifact {path} was changed",
             got=f"sha256 {sha256}",
             expected=f"sha256 {entry.sha256}",
-            fix=_FETCH_AGAIN,
+            fix=FETCH_AGAIN,
         )
-
-
-# -- where the bytes lie --------------------------------------------------------------------------
-
-
-class _Storage(Protocol):
-    def names(self) -> set[str]:
-        """Names of all files, each checked to be a plain one."""
-
-    def stream(self, name: str) -> AbstractContextManager[IO[bytes]]:
-        """Read one file from its start."""
-
-    def check_container(self) -> None:
-        """Raise ArtifactError if what holds the files was changed, where that can be known."""
-
-
-@contextmanager
-def _storage(path: Path) -> Iterator[_Storage]:
-    """Open the folder or zip at `path` for as long as the block lasts."""
-    try:
-        kind = path.stat().st_mode
-    except (OSError, ValueError) as error:
-        raise ArtifactError(
-            "the artifact is missing",
-            got=str(path),
-            expected="a .glnet file or folder",
-            fix="check the path, or make one: python -m export.to_onnx --help",
-        ) from error
-    if stat.S_ISDIR(kind):
-        yield _Folder(path)
-        return
-    try:
-        archive = zipfile.ZipFile(path)
-    except _ZIP_ERRORS as error:
-        raise ArtifactError(
-            f"artifact {path} is truncated or no zip file",
-            got=f"{path.stat().st_size} bytes: {error}",
-            expected="a complete .glnet zip",
-            fix=_FETCH_AGAIN,
-        ) from error
-    with archive:
-        yield _Zip(path, archive)
-
-
-@dataclass(frozen=True)
-class _Folder:
-    path: Path
-
-    def names(self) -> set[str]:
-        names = set()
-        for entry in os.scandir(self.path):
-            if not _SAFE_NAME.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
-                raise _unsafe(self.path, entry.name)
-            names.add(entry.name)
-        return names
-
-    @contextmanager
-    def stream(self, name: str) -> Iterator[IO[bytes]]:
-        try:
-            with open(self.path / name, "rb") as file:
-                yield file
-        except OSError as error:
-            raise _unreadable(self.path, name, error) from error
-
-    def check_container(self) -> None:
-        return None  # a folder is nothing but its files
-
-
-@dataclass(frozen=True)
-class _Zip:
-    path: Path
-    archive: zipfile.ZipFile
-
-    def names(self) -> set[str]:
-        names: set[str] = set()
-        for info in self.archive.infolist():
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            if not _SAFE_NAME.fullmatch(info.filename) or kind not in (0, stat.S_IFREG):
-                raise _unsafe(self.path, info.filename)
-            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                error = zipfile.BadZipFile(f"compression method {info.compress_type}")
-                raise _unreadable(self.path, info.filename, error)
-            if info.filename in names:
-                raise ArtifactError(
-                    f"artifact {self.path} holds {info.filename} twice",
-                    got=info.filename,
-                    expected="every name once",
-                    fix=_FETCH_AGAIN,
-                )
-            names.add(info.filename)
-        return names
-
-    @contextmanager
-    def stream(self, name: str) -> Iterator[IO[bytes]]:
-        try:
-            with self.archive.open(name) as file:
-                yield file
-        except _ZIP_ERRORS as error:
-            raise _unreadable(self.path, name, error) from error
-
-    def check_container(self) -> None:
-        comment = self.archive.comment
-        seal_size = len(_SEAL) + len(_BLANK_DIGEST)
-        stated = comment[len(_SEAL) :] if len(comment) == seal_size else b""
-        with open(self.path, "rb") as file:
-            digest = _digest_start(file, os.fstat(file.fileno()).st_size - len(_BLANK_DIGEST))
-            tail = file.read()
-        if not comment.startswith(_SEAL) or not digest.encode() == stated == tail:
-            raise ArtifactError(
-                f"the zip of artifact {self.path} was changed, outside what its files hold",
-                got=f"sha256 {digest}",
-                expected=f"sha256 {stated.decode('ascii', 'replace')}"
-                if stated
-                else "a zip sealed by glnet-rt",
-                fix=f"{_FETCH_AGAIN}; after unpacking it yourself, use the folder as it is",
-            )
-
-
-def _unreadable(path: Path, name: str, error: Exception) -> ArtifactError:
-    return ArtifactError(
-        f"{name} in artifact {path} cannot be read",
-        got=f"{type(error).__name__}: {error}",
-        expected="the bytes that were written",
-        fix=_FETCH_AGAIN,
-    )
