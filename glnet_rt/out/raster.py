@@ -46,6 +46,8 @@ def rasterize(
         right = min(width - 1, math.floor(x0 + max(0.0, x1, x2)))
         top = max(0, math.ceil(y0 + min(0.0, y1, y2)))
         bottom = min(height - 1, math.floor(y0 + max(0.0, y1, y2)))
+        if left > right or top > bottom:  # between pixel centres
+            continue
         inv_area = 1.0 / area
         iz0 = 1.0 / depth[a]
         iz1 = 1.0 / depth[b]

@@ -1,7 +1,7 @@
 """Joint angles in anatomical words, their limits, and the arm solved for a hand position.
 
-A pose is `angles` [24, 3] float64, degrees, row = SMPL joint. Left and right share one convention, so a
-symmetric pose has equal rows. The columns mean, by joint:
+A pose is `angles` [24, 3] float64, degrees, row = SMPL joint. Left and right share one convention,
+so a symmetric pose has equal rows. The columns mean, by joint:
 
     pelvis                  (unused; the root's rotation is handed over separately)
     spine1-3, neck, head    (twist to the left, flexion forward, bend to the right)

@@ -57,7 +57,7 @@ class Landmarks:
 
 
 def sample_outfit(rng: Rng, marks: Landmarks, split: str) -> Outfit:
-    """Draw a whole appearance. Patterns of `HELD_OUT_PATTERNS` appear in the held-out split alone."""
+    """Draw a whole appearance; `HELD_OUT_PATTERNS` appear in the held-out split alone."""
     skirt = rng.random() < 0.14
     hat = rng.random() < 0.10
     long_hair = not hat and rng.random() < 0.33
@@ -81,8 +81,8 @@ def sample_outfit(rng: Rng, marks: Landmarks, split: str) -> Outfit:
 
 
 def _sample_cuts(rng: Rng, marks: Landmarks, skirt: bool, hat: bool, long_hair: bool) -> Cuts:
-    shoulder, elbow, wrist = (marks.at(f"left_{n}") for n in ("shoulder", "elbow", "wrist"))
-    hip, knee, ankle = (marks.at(f"left_{n}") for n in ("hip", "knee", "ankle"))
+    shoulder, wrist = marks.at("left_shoulder"), marks.at("left_wrist")
+    hip, ankle = marks.at("left_hip"), marks.at("left_ankle")
     eye, ear, nose = marks.at("left_eye"), marks.at("left_ear"), marks.at("nose")
     neck = marks.at("neck")
     arm = wrist[0] - shoulder[0]
@@ -93,6 +93,7 @@ def _sample_cuts(rng: Rng, marks: Landmarks, skirt: bool, hat: bool, long_hair: 
     leg_y = hip[1] - leg * (hip[1] - ankle[1]) / 2 + rng.normal(0, 0.012)
     boots = rng.random() < 0.12
     barefoot = rng.random() < 0.08
+    shoe_height = rng.uniform(0.1, 0.3) if boots else rng.uniform(-0.03, 0.02)
     beard = rng.random() < 0.18 and not long_hair
     return Cuts(
         sleeve_x=shoulder[0] + sleeve * arm + rng.normal(0, 0.01),
@@ -107,7 +108,7 @@ def _sample_cuts(rng: Rng, marks: Landmarks, skirt: bool, hat: bool, long_hair: 
         waist_y=hip[1] + rng.uniform(0.04, 0.11),
         leg_y=hip[1] - 0.12 if skirt and rng.random() < 0.8 else leg_y,
         belt=0.012 if rng.random() < 0.3 else -1.0,
-        shoe_y=-_NOWHERE if barefoot else ankle[1] + (rng.uniform(0.1, 0.3) if boots else rng.uniform(-0.03, 0.02)),
+        shoe_y=-_NOWHERE if barefoot else ankle[1] + shoe_height,
         sock_y=ankle[1] + rng.choice((-0.1, 0.02, 0.06, 0.2, 0.33), p=(0.3, 0.2, 0.25, 0.1, 0.15)),
         glove_x=wrist[0] - 0.03 if rng.random() < 0.04 else _NOWHERE,
         hairline=_NOWHERE if not long_hair and rng.random() < 0.07 else rng.normal(0.0, 0.01),
@@ -207,8 +208,9 @@ def cloth_color(rng: Rng) -> Array:
     if rng.random() < 0.36:
         grey = rng.choice((0.06, 0.12, 0.3, 0.55, 0.8, 0.95)) + rng.normal(0, 0.04)
         return np.clip(grey + rng.normal(0, 0.012, 3), 0.02, 1.0)
-    hue, value = rng.random(), rng.uniform(0.12, 0.98)
-    return np.array(colorsys.hsv_to_rgb(hue, rng.beta(1.6, 1.7), value))
+    hue, value = rng.random(), rng.uniform(0.10, 0.98)
+    saturation = rng.beta(1.3, 2.4) if rng.random() < 0.75 else rng.uniform(0.5, 1.0)
+    return np.array(colorsys.hsv_to_rgb(hue, saturation, value))
 
 
 def sample_lights(rng: Rng, up: Array) -> tuple[Lights, float]:
@@ -225,13 +227,13 @@ def sample_lights(rng: Rng, up: Array) -> tuple[Lights, float]:
     direction[:, 2] -= 0.4  # rather from the camera's side
     direction += np.outer(rng.uniform(0.3, 1.5, count), up)
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    contrast = rng.beta(1.3, 1.6)  # share of the light that has a direction
+    contrast = rng.beta(1.6, 1.3)  # share of the light that has a direction
     warm = rng.normal(0, 0.10)
     tint = np.array([1 + warm, 1.0, 1 - warm])
     power = rng.dirichlet(np.full(count, 1.2))
     power = np.sort(power)[::-1]
     color = 1.9 * contrast * power[:, None] * tint * (1 + rng.normal(0, 0.06, (count, 3)))
-    ambient = 0.28 + 1.0 * (1 - contrast)
+    ambient = 0.2 + 0.9 * (1 - contrast)
     sky = ambient * np.array([1 - 0.6 * warm, 1.0, 1 + 0.6 * warm])
     ground = sky * rng.uniform(0.25, 0.8) * (1 + rng.normal(0, 0.08, 3))
     shadow = rng.uniform(0.5, 0.95) if rng.random() < 0.65 else 0.0

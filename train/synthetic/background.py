@@ -1,4 +1,4 @@
-"""Choose and paint what stands behind a person: flat fills, photographs, rooms, open ground, clutter."""
+"""Paint what stands behind a person: flat fills, photographs, rooms, open ground, clutter."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ from train.synthetic.view import bounds
 
 Rng = np.random.Generator
 
-BACKGROUND_NAMES = ("gradient", "clouds", "chequers", "waves", "blocks", "photo", "room", "outdoor")
+BACKGROUND_NAMES = (
+    "gradient", "clouds", "chequers", "waves", "blocks", "photo", "room", "outdoor", "thicket",
+)  # fmt: skip
 HELD_OUT_BACKGROUNDS = ("waves",)
 _SHARES = {
-    "train": (0.07, 0.10, 0.03, 0.0, 0.05, 0.17, 0.37, 0.21),
-    "heldout": (0.06, 0.09, 0.03, 0.06, 0.04, 0.17, 0.35, 0.20),
+    "train": (0.05, 0.06, 0.02, 0.0, 0.04, 0.15, 0.34, 0.19, 0.15),
+    "heldout": (0.04, 0.05, 0.02, 0.06, 0.03, 0.15, 0.33, 0.18, 0.14),
 }
 # Pictures without people that come with scikit-image; each split has its own.
 PHOTOGRAPHS = {
@@ -82,10 +84,17 @@ def paint_background(
     if name in ("room", "outdoor"):
         room = sample_room(rng, stage, outdoor=name == "outdoor")
         _paint_room(rng, room, stage, alpha, rgb)
-        if rng.random() < 0.6:
+        if rng.random() < 0.45:
+            return kind
+        if rng.random() < 0.5:
+            _paint_thicket(rng, rgb, int(rng.integers(10, 60)))
             return kind
     elif name == "photo":
         paste_photograph(rng, photographs, rgb)
+    elif name == "thicket":
+        paint_fill(rng, 0, rgb)
+        _paint_thicket(rng, rgb, int(rng.integers(120, 400)))
+        return kind
     else:
         paint_fill(rng, kind, rgb)
     _clutter(rng, photographs, rgb)
@@ -134,6 +143,33 @@ def paste_photograph(rng: Rng, photographs: tuple[Array, ...], rgb: Array) -> No
         rgb *= rng.uniform(0.5, 1.3, 3).astype(np.float32)
 
 
+def _paint_thicket(rng: Rng, rgb: Array, count: int) -> None:
+    """Overlapping things of all sizes in a few colours: the dead-leaves model of natural pictures.
+
+    A few dozen of them gather around one place; hundreds fill the picture.
+    """
+    size = rgb.shape[0]
+    palette = np.stack([cloth_color(rng) for _ in range(int(rng.integers(3, 7)))])
+    spread = 0.16 if count < 80 else 0.6
+    centres = (rng.uniform(0.1, 0.9, 2) + spread * rng.uniform(-1, 1, (count, 2))) * size
+    radii = (
+        size * 0.017 * rng.uniform(0.01, 1, (count, 1)) ** -0.55 * rng.uniform(0.3, 1.6, (count, 2))
+    )
+    colors = palette[rng.integers(len(palette), size=count)] * rng.uniform(0.5, 1.3, (count, 1))
+    angles = rng.normal(90 * rng.integers(2), rng.choice((4.0, 50.0)), count)
+    shapes = rng.random(count) < rng.random()
+    for centre, radius, color, angle, round_ in zip(
+        centres.tolist(), radii.tolist(), np.clip(colors, 0, 1).tolist(), angles.tolist(), shapes,
+        strict=True,
+    ):  # fmt: skip
+        if round_:
+            axes = (max(1, round(radius[0])), max(1, round(radius[1])))
+            cv2.ellipse(rgb, (round(centre[0]), round(centre[1])), axes, angle, 0, 360, color, -1)
+        else:
+            corners = cv2.boxPoints((centre, (2 * radius[0] + 1, 2 * radius[1] + 1), angle))
+            cv2.fillConvexPoly(rgb, corners.astype(np.int32), color)
+
+
 def _clutter(rng: Rng, photographs: tuple[Array, ...], rgb: Array) -> None:
     """Up to four flat things standing about."""
     size = rgb.shape[0]
@@ -180,6 +216,7 @@ def sample_room(rng: Rng, stage: Stage, outdoor: bool) -> Room:
     color[related, 1] = color[related, 0] * rng.uniform(0.55, 1.25, (int(related.sum()), 1))
     texture = rng.choice(len(TEXTURE_NAMES), surfaces, p=(0.34, 0.14, 0.14, 0.2, 0.1, 0.08))
     frequency = np.exp(rng.uniform(np.log(1.2), np.log(9), surfaces))
+    color[:5] += 0.5 * (color[:5].mean(-1, keepdims=True) - color[:5])  # loud rooms are rare
     color[2:5] = 0.25 * color[2:5] + 0.75 * rng.uniform(0.3, 1.0)  # walls are pale
     if outdoor:
         _color_outdoors(rng, color)

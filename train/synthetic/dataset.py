@@ -1,4 +1,4 @@
-"""Render a whole set of samples with several processes; their number changes nothing in the files."""
+"""Render a set of samples with several processes, whose number changes nothing in the files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SetSettings:
 def render_set(
     out: Path, settings: SetSettings, count: int, workers: int = 1, shard_size: int = 10_000
 ) -> None:
-    """Render samples 0..count-1 into shards below `out`; finished shards of the same set are kept."""
+    """Render samples 0..count-1 into shards below `out`; finished shards of the set are kept."""
     generator = settings.generator()
     body, photographs = generator.body, len(generator.photographs)
     if not photographs:
@@ -59,15 +59,17 @@ def render_set(
                 "seed": settings.seed, "split": settings.split, "start": start, "count": rows,
                 "size": settings.size, "body_id": body.body_id, "body_sha256": body.sha256,
                 "photographs": photographs,
+                "generator_version": shards.GENERATOR_VERSION,
             }  # fmt: skip
             known = shards.read_meta(folder)
             if known is not None and all(known.get(key) == meta[key] for key in meta):
                 progress.update(rows)
                 continue
-            shards.create(folder, rows, settings.size)
-            for done in pool.imap_unordered(_render_chunk, _chunks(folder, start, rows)):
+            partial = out / f"partial-{number:05d}"
+            shards.create(partial, rows, settings.size)
+            for done in pool.imap_unordered(_render_chunk, _chunks(partial, start, rows)):
                 progress.update(done)
-            shards.finish(folder, meta)
+            shards.finish(partial, folder, meta)
 
 
 def _chunks(folder: Path, start: int, count: int) -> Iterator[tuple[Path, int, int, int]]:

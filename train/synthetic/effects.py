@@ -1,4 +1,4 @@
-"""What a camera does to a picture: exposure, colour casts, blur, low resolution, noise, JPEG, grey."""
+"""What a camera does to a picture: exposure, casts, blur, low resolution, noise, JPEG, grey."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def develop(rng: Rng, rgb: Array) -> tuple[Array, bool]:
 def _expose(rng: Rng, rgb: Array) -> None:
     """Exposure about the picture's own brightness, contrast, gamma and a colour cast, in place."""
     mean = float(rgb.mean())
-    target = min(max(rng.normal(0.45, 0.09), 0.2), 0.72)
+    target = min(max(rng.normal(0.43, 0.09), 0.2), 0.7)
     gain = (target / max(mean, 0.05)) ** 0.75 * np.exp(rng.normal(0, 0.10))
     if rng.random() < 0.10:  # far too dark or too bright
         gain *= rng.choice((0.4, 0.6, 1.5, 1.9))
@@ -51,6 +51,9 @@ def _expose(rng: Rng, rgb: Array) -> None:
         rgb *= np.float32(1 - haze)
         rgb += np.float32(haze * rng.uniform(0.4, 0.9))
     np.clip(rgb, 0, 1, out=rgb)
+    if rng.random() < 0.4:  # an S-shaped curve: deeper shadows, brighter lights
+        share = np.float32(rng.uniform(0.2, 1.0))
+        rgb += share * (rgb * rgb * (3 - 2 * rgb) - rgb)
     if rng.random() < 0.4:
         np.power(rgb, np.float32(np.exp(rng.normal(0, 0.22))), out=rgb)
 

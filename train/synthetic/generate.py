@@ -1,7 +1,7 @@
 """One synthetic person per index: a picture and labels that are exact by construction.
 
-Sample `index` of a split depends on (seed, split, index) alone: the number of workers and the order of
-rendering change nothing, and the two splits never share a random stream.
+Sample `index` of a split depends on (seed, split, index) alone: the number of workers and the order
+of rendering change nothing, and the two splits never share a random stream.
 """
 
 from __future__ import annotations
@@ -14,30 +14,33 @@ from glnet_rt.body_model import BodyModel
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ContractError
 from glnet_rt.kinematics import twist_from_rotations
-from train.synthetic.appearance import sample_lights, sample_outfit
+from train.synthetic.actors import Actor, Bystander, Casting
+from train.synthetic.appearance import sample_lights
 from train.synthetic.background import Stage, load_photographs, paint_background
 from train.synthetic.effects import develop
 from train.synthetic.noise import HELD_OUT_PATTERNS, PATTERN_NAMES
 from train.synthetic.occluders import Occluder, paint_occluders, sample_occluders
-from train.synthetic.people import Person, Wardrobe
-from train.synthetic.poses import FAMILY_NAMES, Pose, sample_pose
-from train.synthetic.render import Canvas, Layer, seen_keypoints
-from train.synthetic.shading import Lens
-from train.synthetic.view import Picture, Placement, place, sample_orientation
+from train.synthetic.poses import FAMILY_NAMES
+from train.synthetic.render import Canvas, Layer, hidden_behind, seen_keypoints
+from train.synthetic.shading import Lens, Lights
+from train.synthetic.view import Picture, Placement, place, sample_tilt
+
+Rng = np.random.Generator
 
 SPLITS = ("train", "heldout")
-FLAG_NAMES = ("truncated", "occluded", "grey", "skirt", "held_out_pattern", "shadow")
-HIDDEN, SEEN, OUTSIDE = 1, 2, 0
-NUM_BETAS = 10
-_BETA_LIMIT = 2.5
+FLAG_NAMES = (
+    "truncated", "occluded", "grey", "skirt", "held_out_pattern", "shadow", "bystanders",
+)  # fmt: skip
+OUTSIDE, HIDDEN, SEEN = 0, 1, 2
 _ATTEMPTS = 50
+_LEAST_INSIDE = 0.08  # of the vertices
 _LEAST_SEEN = 6  # keypoints
 _LEAST_AREA = 0.015  # of the picture
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One picture and its labels; `shards.FIELDS` gives shapes and dtypes, docs/synthetic.md units."""
+    """One picture and its labels; `shards.fields` has the shapes, docs/synthetic.md the meaning."""
 
     images: Array
     mask: Array
@@ -57,16 +60,27 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False)
-class _Subject:
-    """Who is in the picture: everything that does not depend on where the camera stands."""
+class _Scene:
+    """Everything that stands before the camera, and the camera itself."""
 
-    pose: Pose
-    betas: Array
-    rotmats: Array
-    rest: Array
-    keypoints: Array
-    person: Person
-    up: Array
+    actor: Actor
+    tilt: Array
+    placement: Placement
+    vertices: Array  # the actor's, camera frame, m
+    xy: Array  # the same, image coordinates
+    inside: Array  # which of them lie within the image
+    occluders: list[Occluder]
+    bystanders: list[Bystander]
+    lights: Lights
+    shadow: float
+
+    def lens(self, picture: Picture) -> Lens:
+        """The picture's pinhole."""
+        return Lens(self.placement.focal / picture.side, *(-picture.centre / picture.side))
+
+    @property
+    def front(self) -> list[Bystander]:
+        return [one for one in self.bystanders if one.in_front]
 
 
 class Generator:
@@ -89,17 +103,18 @@ class Generator:
             raise ContractError("unknown split", got=split, expected=SPLITS)
         if size < 32 or size % 8:
             raise ContractError(
-                "the picture size does not fit", got=size, expected="a multiple of 8, at least 32",
-                fix="masks are stored as packed bits",
-            )  # fmt: skip
-        self.split, self.seed, self.size = split, seed, size
-        self.wardrobe = Wardrobe(body)
-        self.body = body
+                "the picture size does not fit",
+                got=size,
+                expected="a multiple of 8, at least 32",
+                fix="masks are stored as packed bits, eight pixels to a byte",
+            )
+        self.body, self.split, self.seed, self.size = body, split, seed, size
+        self.casting = Casting(body, split)
         self.photographs = load_photographs(split)
-        self._canvas = Canvas(size)
+        self._canvas, self._other_canvas = Canvas(size), Canvas(size)
 
     def sample(self, index: int) -> Sample:
-        """Sample `index` of the split; an attempt that shows too little of the person is redrawn."""
+        """Sample `index` of the split; what shows too little of the person is drawn again."""
         for attempt in range(_ATTEMPTS):
             rng = np.random.default_rng([self.seed, SPLITS.index(self.split), index, attempt])
             sample = self._attempt(rng)
@@ -109,100 +124,136 @@ class Generator:
             f"no picture of sample {index} shows a person", expected=f"one in {_ATTEMPTS} attempts"
         )
 
-    def _attempt(self, rng: np.random.Generator) -> Sample | None:
-        outfit = sample_outfit(rng, self.wardrobe.landmarks, self.split)
-        subject = self._sample_subject(rng, outfit)
-        placement = place(rng, subject.person.vertices, subject.keypoints, subject.up)
-        xy = placement.project(subject.person.vertices)
+    def _attempt(self, rng: Rng) -> Sample | None:
+        scene = self._compose(rng)
+        picture = None if scene is None else self._frame(scene)
+        if scene is None or picture is None:
+            return None
+        return self._photograph(rng, scene, picture)
+
+    def _compose(self, rng: Rng) -> _Scene | None:
+        """Draw people, camera, occluders and light; None where the image misses the person."""
+        tilt = sample_tilt(rng)
+        actor = self.casting.draw(rng, tilt)
+        placement = place(rng, actor.person.vertices, actor.keypoints)
+        xy = placement.project(actor.person.vertices)
         inside = placement.inside(xy)
-        if inside.mean() < 0.08:
+        if inside.mean() < _LEAST_INSIDE:
             return None
         occluders = sample_occluders(rng, xy[inside])
-        picture = Picture.around(xy[inside & ~_covered(occluders, xy)])
-        lens = Lens(placement.focal / picture.side, *(-picture.centre / picture.side))
-        lights, strength = sample_lights(rng, subject.up)
-        vertices = (subject.person.vertices + placement.translation).astype(np.float32)
-        shadow = self._canvas.shadow(vertices, subject.person.mesh.faces, lights, strength)
-        layer = self._canvas.draw(subject.person, vertices, outfit, lights, lens, shadow)
-        seat = placement.translation if _seated_to_camera(subject) else None
-        border = _border(placement, picture)
-        stage = Stage(lens, border, subject.up, vertices, lights, shadow, seat)
-        rgb = np.zeros((self.size, self.size, 3), np.float32)
-        background = paint_background(rng, self.split, self.photographs, stage, layer.alpha, rgb)
-        rgb *= 1 - layer.alpha[..., None]
-        rgb += layer.rgb
+        vertices = (actor.person.vertices + placement.translation).astype(np.float32)
+        floor = float((vertices @ tilt[:, 1]).min())
+        bystanders = self.casting.bystanders(
+            rng, tilt, placement.translation, floor, placement.focal
+        )
+        lights, shadow = sample_lights(rng, tilt[:, 1])
+        return _Scene(
+            actor, tilt, placement, vertices, xy, inside, occluders, bystanders, lights, shadow
+        )
+
+    def _frame(self, scene: _Scene) -> Picture | None:
+        """The square around what is seen of the person, bystanders in front considered."""
+        seen = scene.inside & ~_covered(scene.occluders, scene.xy)
+        picture = Picture.around(scene.xy[seen])
+        if not scene.front:
+            return picture
+        for one in scene.front:
+            layer = self._draw_bystander(one, scene, picture)
+            seen &= ~hidden_behind(picture.uv(scene.xy), scene.vertices[:, 2], layer.zbuffer)
+        return Picture.around(scene.xy[seen]) if seen.mean() > _LEAST_INSIDE else None
+
+    def _draw_bystander(self, one: Bystander, scene: _Scene, picture: Picture) -> Layer:
+        canvas = self._other_canvas
+        unshadowed = canvas.shadow(one.vertices, one.person.mesh.faces, scene.lights, 0.0)
+        return canvas.draw(
+            one.person, one.vertices, one.outfit, scene.lights, scene.lens(picture), unshadowed
+        )
+
+    def _photograph(self, rng: Rng, scene: _Scene, picture: Picture) -> Sample | None:
+        """Render, develop and label; None where too little of the person is seen."""
+        actor, lens = scene.actor, scene.lens(picture)
+        faces = actor.person.mesh.faces
+        shadow = self._canvas.shadow(scene.vertices, faces, scene.lights, scene.shadow)
+        layer = self._canvas.draw(
+            actor.person, scene.vertices, actor.outfit, scene.lights, lens, shadow
+        )
+        border = _border(scene.placement, picture)
         in_image = _inside_border(border, self.size)
         mask = (layer.alpha >= 0.5) & in_image
-        paint_occluders(rng, occluders, picture, self.photographs, rgb, mask)
-        if mask.mean() < _LEAST_AREA:
+        visible = self._visibility(scene, picture, layer)
+        seat = scene.placement.translation if _seated_to_camera(actor) else None
+        stage = Stage(lens, border, scene.tilt[:, 1], scene.vertices, scene.lights, shadow, seat)
+        rgb = np.zeros((self.size, self.size, 3), np.float32)
+        empty = layer.alpha if not scene.bystanders else np.zeros_like(layer.alpha)
+        background = paint_background(rng, self.split, self.photographs, stage, empty, rgb)
+        self._add_people(scene, picture, layer, rgb, mask, visible)
+        paint_occluders(rng, scene.occluders, picture, self.photographs, rgb, mask)
+        if mask.mean() < _LEAST_AREA or (visible == SEEN).sum() < _LEAST_SEEN:
             return None
         image, grey = develop(rng, rgb)
         image[~in_image] = 0
-        visible = self._visibility(subject, placement, picture, occluders, layer)
-        if (visible == SEEN).sum() < _LEAST_SEEN:
-            return None
         flags = _flags(
-            inside.mean() < 0.99, len(occluders) > 0, grey, outfit.skirt,
-            _wears_held_out(outfit.cloth.pattern), shadow.strength > 0,
+            scene.inside.mean() < 0.99,
+            bool(scene.occluders or scene.front), grey, actor.outfit.skirt,
+            _wears_held_out(actor.outfit.cloth.pattern), scene.shadow > 0, bool(scene.bystanders),
         )  # fmt: skip
-        return self._label(subject, placement, picture, image, mask, visible, background, flags)
+        return self._label(scene, picture, image, mask, visible, background, flags)
 
-    def _sample_subject(self, rng: np.random.Generator, outfit: object) -> _Subject:
-        betas = np.clip(rng.standard_normal(NUM_BETAS), -_BETA_LIMIT, _BETA_LIMIT)
-        betas = betas.astype(np.float32)
-        rest = self.body.rest_skeleton(betas[None])
-        pose = sample_pose(rng, rest[0], self.split)
-        camera_from_world = sample_orientation(rng)
-        return self.pose_subject(betas, rest, pose, camera_from_world, outfit)
+    def _add_people(
+        self, scene: _Scene, picture: Picture, layer: Layer, rgb: Array, mask: Array, visible: Array
+    ) -> None:
+        """Paint everybody over the background, far to near; update mask and visibility in place."""
+        uv = picture.uv(scene.placement.project(scene.actor.keypoints))
+        depth = scene.actor.keypoints[:, 2] + scene.placement.translation[2]
+        for one in scene.bystanders:
+            if not one.in_front:
+                _paste(self._draw_bystander(one, scene, picture), rgb)
+        _paste(layer, rgb)
+        for one in scene.front:
+            other = self._draw_bystander(one, scene, picture)
+            _paste(other, rgb)
+            mask &= other.alpha < 0.5
+            visible[hidden_behind(uv, depth, other.zbuffer) & (visible == SEEN)] = HIDDEN
 
-    def pose_subject(
-        self, betas: Array, rest: Array, pose: Pose, camera_from_world: Array, outfit: object
-    ) -> _Subject:
-        """Pose and dress a body of shape betas [10], rest [1, 29, 3], seen by a turned camera."""
-        rotmats = pose.rotmats
-        rotmats[0] = camera_from_world @ rotmats[0]
-        rotmats = rotmats.astype(np.float32)
-        output = self.body(betas[None], rotmats[None])
-        keypoints = self.body.keypoints(output)[0] - output.joints[0, 0]
-        person = self.wardrobe.dress(output, betas, rotmats, outfit)
-        return _Subject(pose, betas, rotmats, rest, keypoints, person, camera_from_world[:, 1])
-
-    def _visibility(
-        self, subject: _Subject, placement: Placement, picture: Picture,
-        occluders: list[Occluder], layer: Layer,
-    ) -> Array:  # fmt: skip
-        """[36] uint8: OUTSIDE the picture or the image, HIDDEN by something, or SEEN."""
-        xy = placement.project(subject.keypoints)
+    def _visibility(self, scene: _Scene, picture: Picture, layer: Layer) -> Array:
+        """[36] uint8: OUTSIDE the picture or the image, HIDDEN by body or occluder, or SEEN."""
+        placement, keypoints = scene.placement, scene.actor.keypoints
+        xy = placement.project(keypoints)
         uv = picture.uv(xy)
-        depth = subject.keypoints[:, 2] + placement.translation[2]
-        seen = seen_keypoints(uv, depth, layer.zbuffer) & ~_covered(occluders, xy)
+        depth = keypoints[:, 2] + placement.translation[2]
+        seen = seen_keypoints(uv, depth, layer.zbuffer) & ~_covered(scene.occluders, xy)
         inside = placement.inside(xy) & (np.abs(uv) <= 0.5).all(1)
         return np.where(inside, np.where(seen, SEEN, HIDDEN), OUTSIDE).astype(np.uint8)
 
     def _label(
-        self, subject: _Subject, placement: Placement, picture: Picture, image: Array, mask: Array,
-        visible: Array, background: int, flags: int,
+        self, scene: _Scene, picture: Picture, image: Array, mask: Array, visible: Array,
+        background: int, flags: int,
     ) -> Sample:  # fmt: skip
-        root = placement.translation.astype(np.float32)
+        actor, placement = scene.actor, scene.placement
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / self.size - 0.5
         return Sample(
             images=image,
             mask=np.packbits(mask, axis=1),
-            keypoints_uv=picture.uv(placement.project(subject.keypoints)),
+            keypoints_uv=picture.uv(placement.project(actor.keypoints)),
             visible=visible,
-            keypoints_xyz=subject.keypoints,
-            root_xyz=root,
+            keypoints_xyz=actor.keypoints,
+            root_xyz=placement.translation,
             focal=placement.focal / picture.side,
             principal_uv=-picture.centre / picture.side,
-            rotmats=subject.rotmats,
-            twist=twist_from_rotations(subject.rotmats[None], subject.rest)[0],
-            betas=subject.betas,
+            rotmats=actor.rotmats,
+            twist=twist_from_rotations(actor.rotmats[None], actor.rest)[0],
+            betas=actor.betas,
             box_uv=box,
-            kind=subject.pose.kind,
+            kind=actor.pose.kind,
             background=background,
             flags=flags,
         )
+
+
+def _paste(layer: Layer, rgb: Array) -> None:
+    rgb *= 1 - layer.alpha[..., None]
+    rgb += layer.rgb
 
 
 def _covered(occluders: list[Occluder], xy: Array) -> Array:
@@ -213,10 +264,10 @@ def _covered(occluders: list[Occluder], xy: Array) -> Array:
     return covered
 
 
-def _seated_to_camera(subject: _Subject) -> bool:
+def _seated_to_camera(actor: Actor) -> bool:
     """Whether the person sits with the knees nearer than the pelvis: then a seat can be drawn."""
-    knees = subject.keypoints[[4, 5], 2].mean()
-    return FAMILY_NAMES[subject.pose.kind] == "sit" and knees < -0.1
+    knees = actor.keypoints[[4, 5], 2].mean()
+    return FAMILY_NAMES[actor.pose.kind] == "sit" and bool(knees < -0.1)
 
 
 def _border(placement: Placement, picture: Picture) -> Array:

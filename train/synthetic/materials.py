@@ -1,7 +1,7 @@
-"""Which material covers a point of the rest body: garments, hair and features, cut along smooth lines.
+"""Which material covers a point of the rest body: garments, hair, features, cut along smooth lines.
 
-Everything is decided at a point (x, y, z) of the T-pose, so seams stay sharp at any mesh density and
-need no texture coordinates. `Cuts` are the dimensions of one outfit on one body.
+Everything is decided at a point (x, y, z) of the T-pose, so seams stay sharp at any mesh density
+and need no texture coordinates. `Cuts` are the dimensions of one outfit on one body.
 """
 
 from __future__ import annotations

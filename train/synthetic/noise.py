@@ -1,4 +1,4 @@
-"""Lattice noise and the pattern kinds of cloth, paper and walls, as numba functions of a 3-D point."""
+"""Lattice noise and the pattern kinds of cloth, as numba functions of a point."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Occluder:
 
 
 def sample_occluders(rng: Rng, seen: Array) -> list[Occluder]:
-    """None, one or two occluders near the person's visible points `seen` [N, 2] (image coordinates).
+    """None, one or two occluders near the person's visible points `seen` [N, 2] (image plane).
 
     What would hide too much is left out, so `seen` never becomes empty.
     """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numba as nb
@@ -17,6 +18,7 @@ from train.synthetic.appearance import Landmarks, Outfit
 from train.synthetic.materials import HAIR, SKIRT, Cuts, material_at
 from train.synthetic.noise import value_noise
 from train.synthetic.shading import Mesh
+from train.synthetic.view import bounds
 
 GARMENTS_PATH = Path(__file__).parent / "garments.npz"
 _INFLUENCES = 4
@@ -60,6 +62,13 @@ class _Extra:
             arrays[f"{name}_faces"].astype(np.int32),
             material,
         )
+
+    def cut_below(self, height: float) -> _Extra:
+        """The same garment with a hem at rest height `height`, m."""
+        kept = (self.template[self.faces, 1] > height).any(1)
+        template = self.template.copy()
+        template[:, 1] = np.maximum(template[:, 1], height)
+        return replace(self, template=template, faces=np.ascontiguousarray(self.faces[kept]))
 
     def posed(self, betas: Array, maps: Array) -> Array:
         """[V, 3] float32 for betas [10] and joint maps [24, 3, 4]."""
@@ -110,18 +119,16 @@ class Wardrobe:
             normals = vertex_normals(dressed, self.body.faces)
             return Person(dressed, Mesh(self.body.faces, layer, normals, rest))
         maps = self._joint_maps(betas, rotmats)
-        return _join(dressed, self.body.faces, rest, [
-            (extra, faces, extra.posed(betas, maps)) for extra, faces in extras
-        ])  # fmt: skip
+        posed = [extra.posed(betas, maps) for extra in extras]
+        return _join(dressed, self.body.faces, rest, extras, posed)
 
-    def _worn(self, outfit: Outfit) -> list[tuple[_Extra, Array]]:
+    def _worn(self, outfit: Outfit) -> list[_Extra]:
         worn = []
         if outfit.skirt:
-            height = self._skirt.template[self._skirt.faces, 1].mean(1)
-            lowest = height.max() - outfit.skirt_length * (height.max() - height.min())
-            worn.append((self._skirt, self._skirt.faces[height >= lowest - 1e-4]))
+            low, high = bounds(self._skirt.template)
+            worn.append(self._skirt.cut_below(high[1] - outfit.skirt_length * (high[1] - low[1])))
         if outfit.long_hair:
-            worn.append((self._hair, self._hair.faces))
+            worn.append(self._hair)
         return worn
 
     def _joint_maps(self, betas: Array, rotmats: Array) -> Array:
@@ -135,20 +142,20 @@ class Wardrobe:
 
 
 def _join(
-    dressed: Array, faces: Array, rest: Array, extras: list[tuple[_Extra, Array, Array]]
+    dressed: Array, faces: Array, rest: Array, extras: list[_Extra], posed: list[Array]
 ) -> Person:
     """One mesh of the body and thin two-sided extras."""
     all_vertices, all_rest, one_sided, drawn = [dressed], [rest], [faces], [faces]
     layers = [np.full(len(faces), -1, np.int8)]
     first = len(dressed)
-    for extra, worn_faces, posed in extras:
-        shifted = worn_faces + np.int32(first)
+    for extra, vertices in zip(extras, posed, strict=True):
+        shifted = extra.faces + np.int32(first)
         one_sided.append(shifted)
         drawn += [shifted, shifted[:, ::-1]]
         layers.append(np.full(2 * len(shifted), extra.material, np.int8))
-        all_vertices.append(posed)
+        all_vertices.append(vertices)
         all_rest.append(extra.template)
-        first += len(posed)
+        first += len(vertices)
     vertices = np.concatenate(all_vertices)
     normals = vertex_normals(vertices, np.concatenate(one_sided))
     mesh = Mesh(np.concatenate(drawn), np.concatenate(layers), normals, np.concatenate(all_rest))
@@ -165,6 +172,9 @@ def _stand_off(
         away = thickness[material_at(x, y, z, cuts)]
         if away > 0.0:
             away *= 0.6 + 0.8 * value_noise(x * 14, y * 9, z * 14, cuts.seed)
+            if y > cuts.eye_y - 0.33:  # cloth rests on the shoulders
+                beside = (abs(x) - cuts.shoulder_x) / 0.10
+                away *= 1.0 - 0.75 * math.exp(-beside * beside)
         for k in range(3):
             out[v, k] = skin[v, k] + away * normals[v, k]
 

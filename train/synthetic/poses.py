@@ -1,8 +1,8 @@
 """Families of human poses, drawn within joint limits and without limbs inside the body.
 
-A family draws anatomical angles (`anatomy.py`) and the attitude of the root in a world with y up; arms
-are mostly placed by where the hand is (hip, chin, pocket, a random point in reach), because hands
-have purposes and shoulder angles do not.
+A family draws anatomical angles (`anatomy.py`) and the attitude of the root in a world with y up;
+arms are mostly placed by where the hand is (hip, chin, pocket, a random point in reach), because
+hands have purposes and shoulder angles do not.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def _bell(rng: Rng, mean: float, sd: float, low: float, high: float) -> float:
     return float(min(max(rng.normal(mean, sd), low), high))
 
 
-# Wrist positions of the left arm relative to its shoulder, in arm lengths (upper arm + forearm), body
-# axes, with the direction of the elbow.
+# Wrist positions of the left arm relative to its shoulder, in arm lengths (upper arm + forearm),
+# body axes, with the direction of the elbow.
 _WRIST_TARGETS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "hip": ((0.06, -0.76, 0.04), (1.0, 0.0, -0.5)),
     "pocket": ((0.06, -0.92, 0.12), (0.5, 0.0, -1.0)),
@@ -90,20 +90,40 @@ _GESTURES = tuple(_WRIST_TARGETS)
 
 
 def place_wrist(
-    rng: Rng, angles: Array, side: str, target: Array, pole: Array, rest: Array
+    angles: Array,
+    side: str,
+    target: Array,
+    pole: Array,
+    rest: Array,
+    collar_noise: tuple[float, float] = (0.0, 0.0),
 ) -> None:
-    """Set collar, shoulder and elbow so that the wrist is at `target` (arm lengths, left-handed)."""
+    """Set collar, shoulder and elbow so that the wrist is at a point, in place.
+
+    Args:
+        angles: [24, 3] degrees.
+        target: [3] wrist relative to the shoulder in arm lengths, as if it were a left arm.
+        pole: [3] direction of the elbow, likewise.
+        rest: [24, 3] rest joints, m.
+        collar_noise: degrees added to the collar's protraction and elevation.
+    """
     shoulder, elbow, wrist = (rest[_j("left", n)] for n in ("shoulder", "elbow", "wrist"))
     upper, fore = float(np.linalg.norm(elbow - shoulder)), float(np.linalg.norm(wrist - elbow))
     reach = target * (upper + fore)
     protraction, elevation = _collar_for(reach / max(float(np.linalg.norm(reach)), 1e-6))
-    protraction += rng.normal(0, 3)
-    elevation += rng.normal(0, 3)
+    protraction += collar_noise[0]
+    elevation += collar_noise[1]
     angles[_j(side, "collar"), :2] = protraction, elevation
     collar = turn(Y, -protraction) @ turn(Z, elevation)
     solved = arm_angles_for(collar.T @ reach, collar.T @ pole, upper, fore)
     angles[_j(side, "shoulder")] = solved[:3]
     angles[_j(side, "elbow"), 0] = solved[3]
+
+
+def _place_noisily(
+    rng: Rng, angles: Array, side: str, target: Array, pole: Array, rest: Array
+) -> None:
+    collar_noise = (float(rng.normal(0, 3)), float(rng.normal(0, 3)))
+    place_wrist(angles, side, target, pole, rest, collar_noise)
 
 
 def _collar_for(direction: Array) -> tuple[float, float]:
@@ -122,7 +142,7 @@ def _hang(rng: Rng, angles: Array, side: str) -> None:
 def _gesture(rng: Rng, angles: Array, side: str, name: str, rest: Array, spread: float) -> None:
     target, pole = (np.array(v) for v in _WRIST_TARGETS[name])
     target = target + rng.normal(0, spread, 3)
-    place_wrist(rng, angles, side, target, pole + rng.normal(0, 0.25, 3), rest)
+    _place_noisily(rng, angles, side, target, pole + rng.normal(0, 0.25, 3), rest)
 
 
 def _free_arm(rng: Rng, angles: Array, side: str, rest: Array) -> None:
@@ -130,7 +150,7 @@ def _free_arm(rng: Rng, angles: Array, side: str, rest: Array) -> None:
     direction = rng.normal(0, 1, 3) + np.array([0.35, -0.1, 0.55])
     target = direction / np.linalg.norm(direction) * rng.uniform(0.45, 0.99)
     pole = np.array([0.8, -0.8, -0.4]) + rng.normal(0, 0.5, 3)
-    place_wrist(rng, angles, side, target, pole, rest)
+    _place_noisily(rng, angles, side, target, pole, rest)
 
 
 def _arms(rng: Rng, angles: Array, rest: Array, hang: float, both: float) -> None:
@@ -313,7 +333,7 @@ def _reach(rng: Rng, angles: Array, rest: Array) -> Array:
                 [rng.normal(0.2, 0.45), rng.normal(0.25, 0.7), rng.normal(0.7, 0.5)]
             )
             target = direction / np.linalg.norm(direction) * rng.uniform(0.85, 1.0)
-            place_wrist(rng, angles, side, target, np.array([0.7, -0.8, -0.2]), rest)
+            _place_noisily(rng, angles, side, target, np.array([0.7, -0.8, -0.2]), rest)
         else:
             _hang(rng, angles, side)
     return turn(X, lean) @ turn(Z, rng.normal(0, 5))
@@ -330,7 +350,7 @@ def _bend(rng: Rng, angles: Array, rest: Array) -> Array:
     _flat_feet(rng, angles, lean)
     for side in SIDES:  # the hands work below the shoulders
         target = np.array([rng.normal(-0.05, 0.2), rng.normal(-0.45, 0.3), rng.normal(0.6, 0.3)])
-        place_wrist(rng, angles, side, target, np.array([0.8, -0.3, -0.5]), rest)
+        _place_noisily(rng, angles, side, target, np.array([0.8, -0.3, -0.5]), rest)
     return turn(X, lean)
 
 
@@ -464,7 +484,7 @@ _LEAST = np.array([row[4] for row in _CLEARANCES])
 
 @nb.njit(cache=True, nogil=True)
 def _segment_distance(p: Array, q: Array, r: Array, s: Array) -> float:
-    """Least distance of the segments p-q and r-s (Ericson, Real-Time Collision Detection, 5.1.9)."""
+    """Least distance of the segments p-q and r-s (Ericson, Real-Time Collision Detection)."""
     d1, d2, gap = q - p, s - r, p - r
     a, e, f = (d1 * d1).sum(), (d2 * d2).sum(), (d2 * gap).sum()
     b, c = (d1 * d2).sum(), (d1 * gap).sum()

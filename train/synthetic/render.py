@@ -1,4 +1,4 @@
-"""Draw a dressed person into a layer: z-buffer, shadow map, shading, and which keypoints are seen."""
+"""Draw a dressed person into a layer: z-buffer, shadow map, shading; find what is hidden."""
 
 from __future__ import annotations
 
@@ -115,17 +115,22 @@ class Canvas:
 
 
 def seen_keypoints(uv: Array, depth: Array, zbuffer: Array) -> Array:
-    """Which keypoints no part of the person hides.
+    """[36] bool: which keypoints no part of the person hides.
 
     Args:
         uv: [36, 2] in the picture; those outside count as seen.
         depth: [36] m along the optical axis.
         zbuffer: [H, W] float32, 1 / depth.
     """
+    return ~hidden_behind(uv, depth - _TOLERANCE, zbuffer)
+
+
+def hidden_behind(uv: Array, depth: Array, zbuffer: Array) -> Array:
+    """[N] bool: points at uv [N, 2] and `depth` [N] m with something nearer in `zbuffer` [H, W]."""
     size = zbuffer.shape[0]
     cell = np.floor((uv + 0.5) * size).astype(int)
-    inside = ((cell >= 0) & (cell < size)).all(1)
-    x, y = np.clip(cell, 0, size - 1).T
-    surface = 1.0 / np.maximum(zbuffer[y, x], 1e-6)
-    seen: Array = ~inside | (surface > depth - _TOLERANCE)
-    return seen
+    x, y = cell[:, 0], cell[:, 1]
+    inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
+    nearer = zbuffer[np.clip(y, 0, size - 1), np.clip(x, 0, size - 1)]
+    hidden: Array = inside & (nearer * depth > 1.0)
+    return hidden

@@ -1,7 +1,8 @@
-"""Numba kernels that paint what stands behind people: a box-shaped room or open ground, and flat fills.
+"""Numba kernels that paint what stands behind people: a room, open ground, and flat fills.
 
-The room is traced ray by ray in a frame of its own whose axes are `out` (from the back wall towards
-the camera), `up` and `side`; the camera is at its origin. Colours are linear light, as in `shading`.
+The room is traced ray by ray in a frame of its own whose axes are `out` (from the back wall
+towards the camera), `up` and `side`; the camera is at its origin. Colours are linear light, as in
+`shading`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Room(NamedTuple):
 
     axes [3, 3] float32: rows out, up, side in the camera frame. floor, ceiling, back, left, right:
     distances of the planes from the camera, m; ceiling <= 0: open air with a sky and no walls.
-    boxes [N, 6] float32: out, up, side from and to. Tables by surface (five planes, then the boxes):
+    boxes [N, 6] float32: out, up, side from and to. Tables by surface (five planes, then boxes):
     color [S, 2, 3] linear; texture, seed [S] int32; frequency [S] float32, repeats per metre.
     panels [P, 5] float32 on the back wall: side and up, from and to, and brightness.
     """
@@ -87,7 +88,7 @@ def _trace(
     if surface < 0:
         return _sky(out, up, side, room, brightness[3, 0, 0])
     po, pu, ps = out * t, up * t, side * t
-    if surface == FLOOR or surface == CEILING:
+    if surface in (FLOOR, CEILING):
         a, b, axis, facing = po, ps, 1, (1.0 if surface == FLOOR else -1.0)
     elif surface == BACK:
         a, b, axis = ps, pu, 0

@@ -44,7 +44,7 @@ class Buffers(NamedTuple):
 
 
 class Cloth(NamedTuple):
-    """Per material M: color [M, 2, 3] linear; pattern, seed [M] int32; frequency, fold, gloss [M]."""
+    """By material: color [M, 2, 3] linear; pattern, seed [M] int32; frequency, fold, gloss [M]."""
 
     color: Array
     pattern: Array
@@ -191,7 +191,7 @@ def _fold(
 
 @nb.njit(**_JIT)
 def _openness(yy: int, xx: int, depth: float, focal_px: float, zbuffer: Array) -> float:
-    """1 in the open, less where nearer surface stands around the sample (screen-space occlusion)."""
+    """1 in the open, less where nearer surface stands around (screen-space occlusion)."""
     fine = zbuffer.shape[0]
     hidden = 0.0
     for ring in range(2):
@@ -250,7 +250,7 @@ def shadow_at(x: float, y: float, z: float, bias: float, shadow: Shadow) -> floa
     sy = m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3]
     limit = 1.0 / (m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3] - bias)
     size = shadow.zbuffer.shape[0]
-    ix, iy = int(math.floor(sx)), int(math.floor(sy))
+    ix, iy = math.floor(sx), math.floor(sy)
     if ix < 0 or iy < 0 or ix >= size - 1 or iy >= size - 1:
         return 0.0
     fx, fy = sx - ix, sy - iy

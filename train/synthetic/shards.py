@@ -1,8 +1,9 @@
-"""A data set on disk: folders `shard-00000` of memory-mappable `.npy` files, `meta.json` written last."""
+"""A data set on disk: folders `shard-00000` of memory-mappable `.npy` files and a `meta.json`."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,13 @@ import numpy as np
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ArtifactError
 from glnet_rt.skeleton import KEYPOINTS, NUM_JOINTS, NUM_KEYPOINTS, NUM_TWISTS
+from train.synthetic.actors import NUM_BETAS
 from train.synthetic.background import BACKGROUND_NAMES
-from train.synthetic.generate import FLAG_NAMES, NUM_BETAS
+from train.synthetic.generate import FLAG_NAMES
 from train.synthetic.poses import FAMILY_NAMES
 
 FORMAT_VERSION = 1  # of the files
+GENERATOR_VERSION = 2  # of the pictures: raise it when the same seed gives other ones
 META = "meta.json"
 
 
@@ -56,8 +59,8 @@ class Shard:
 
 def create(folder: Path, count: int, size: int) -> None:
     """Make the folder and its arrays, filled with zeros; without `meta.json` it is unfinished."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / META).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     for name, (shape, dtype) in fields(size).items():
         np.lib.format.open_memmap(
             folder / f"{name}.npy", mode="w+", dtype=np.dtype(dtype), shape=(count, *shape)
@@ -69,8 +72,8 @@ def open_arrays(folder: Path, size: int, mode: str = "r+") -> dict[str, Array]:
     return {name: np.load(folder / f"{name}.npy", mmap_mode=mode) for name in fields(size)}
 
 
-def finish(folder: Path, meta: Mapping[str, Any]) -> None:
-    """Declare a shard complete. Readers look for `meta.json`, so it appears at once and last."""
+def finish(partial: Path, folder: Path, meta: Mapping[str, Any]) -> None:
+    """Give a complete shard its `meta.json` and its place; who has an older one open keeps it."""
     names = {
         "format_version": FORMAT_VERSION,
         "keypoints": KEYPOINTS,
@@ -78,9 +81,10 @@ def finish(folder: Path, meta: Mapping[str, Any]) -> None:
         "backgrounds": BACKGROUND_NAMES,
         "flags": FLAG_NAMES,
     }
-    partial = folder / f".{META}"
-    partial.write_text(json.dumps({**meta, **names}, indent=1) + "\n")
-    partial.replace(folder / META)
+    (partial / META).write_text(json.dumps({**meta, **names}, indent=1) + "\n")
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
 
 
 def read_meta(folder: Path) -> dict[str, Any] | None:

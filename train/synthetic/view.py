@@ -71,26 +71,29 @@ class Placement:
         return within
 
 
-def sample_orientation(rng: Rng) -> Array:
-    """[3, 3] camera-from-world rotation, yaw of the person included; the world has y up.
+def sample_tilt(rng: Rng) -> Array:
+    """[3, 3] camera-from-world rotation of a camera that faces -z of a world with y up.
 
-    Half of the people face the camera more or less; cameras look down on them rather than up.
+    Cameras look down on people rather than up, now and then steeply.
     """
-    yaw = rng.normal(0, 40) if rng.random() < 0.5 else rng.uniform(-180, 180)
     pitch = rng.normal(4, 10)  # positive looks down
     if rng.random() < 0.10:
         pitch = rng.uniform(15, 60)
     roll = rng.normal(0, 3.5) if rng.random() < 0.8 else rng.normal(0, 14)
-    return turn(Z, roll) @ turn(X, pitch) @ turn(X, 180.0) @ turn(Y, yaw)
+    return turn(Z, roll) @ turn(X, pitch) @ turn(X, 180.0)
 
 
-def place(rng: Rng, points: Array, keypoints: Array, up: Array) -> Placement:
+def sample_yaw(rng: Rng) -> Array:
+    """[3, 3] turn about the vertical; half of the people face the camera more or less."""
+    return turn(Y, rng.normal(0, 40) if rng.random() < 0.5 else rng.uniform(-180, 180))
+
+
+def place(rng: Rng, points: Array, keypoints: Array) -> Placement:
     """Choose lens, image format, distance and position, with or without cutting the person.
 
     Args:
         points: [N, 3] root-relative camera-frame vertices, m.
         keypoints: [36, 3] likewise.
-        up: [3] the world's up in the camera frame.
     """
     low_mm, high_mm = np.log(_FOCAL_RANGE_MM)
     focal = float(np.exp(rng.uniform(low_mm, high_mm))) / _FILM_MM
@@ -100,7 +103,7 @@ def place(rng: Rng, points: Array, keypoints: Array, up: Array) -> Placement:
         return _place_whole(rng, points, focal, half)
     kind = rng.random()
     if kind < 0.74:
-        return _cut_below(rng, points, _cut_level(rng, points, keypoints, up), focal, half)
+        return _cut_below(rng, points, _cut_level(rng, points, keypoints), focal, half)
     if kind < 0.82:
         return _cut_above(rng, points, keypoints, focal, half)
     return _cut_side(rng, points, focal, half)
@@ -116,7 +119,7 @@ def _place_whole(rng: Rng, points: Array, focal: float, half: Array) -> Placemen
     return Placement(np.array([*(centre * depth / focal - middle), depth]), focal, half)
 
 
-def _cut_level(rng: Rng, points: Array, keypoints: Array, up: Array) -> float:
+def _cut_level(rng: Rng, points: Array, keypoints: Array) -> float:
     """The root-relative y, m, at which the lower image border runs."""
     low, high = (float(edge[1]) for edge in bounds(points))
     trunk = keypoints[INDEX["neck"]] - keypoints[INDEX["pelvis"]]
