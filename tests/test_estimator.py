@@ -353,6 +353,8 @@ def test_closing_waits_for_the_running_call(tiny_path: Path, image: Array) -> No
                 started.set()
         except BackendError as error:
             errors.append(error)
+        finally:
+            started.set()
 
     thread = threading.Thread(target=work)
     thread.start()

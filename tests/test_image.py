@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -115,6 +117,24 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, name: str, assert_helpful
         read_image(path)
     assert_helpful(caught.value)
     assert "photo.jpg" in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_small_file_that_claims_a_huge_picture_is_refused(
+    tmp_path: Path, picture: Array, suffix: str, assert_helpful
+) -> None:
+    data = bytearray(encode(picture, suffix))
+    if suffix == ".png":
+        data[16:24] = struct.pack(">II", 100_000, 100_000)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    else:
+        at = data.index(b"\xff\xc0")
+        data[at + 5 : at + 9] = struct.pack(">HH", 65_000, 65_000)
+    path = tmp_path / f"huge{suffix}"
+    path.write_bytes(data)
+    with pytest.raises(SourceError) as caught:
+        read_image(path)
+    assert_helpful(caught.value)
 
 
 def test_a_folder_is_refused(tmp_path: Path, assert_helpful) -> None:
