@@ -67,11 +67,11 @@ def _bell(rng: Rng, mean: float, sd: float, low: float, high: float) -> float:
 # Wrist positions of the left arm relative to its shoulder, in arm lengths (upper arm + forearm),
 # body axes, with the direction of the elbow.
 _WRIST_TARGETS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
-    "hip": ((0.06, -0.76, 0.04), (1.0, 0.0, -0.5)),
-    "pocket": ((0.06, -0.92, 0.12), (0.5, 0.0, -1.0)),
+    "hip": ((0.15, -0.72, 0.04), (1.0, 0.0, -0.5)),
+    "pocket": ((0.13, -0.90, 0.14), (0.5, 0.0, -1.0)),
     "belly": ((-0.24, -0.50, 0.52), (0.6, -1.0, -0.3)),
-    "clasp_low": ((-0.24, -0.78, 0.42), (0.7, 0.0, -0.7)),
-    "crossed": ((-0.48, -0.40, 0.44), (0.7, -1.0, 0.2)),
+    "clasp_low": ((-0.20, -0.74, 0.46), (0.7, 0.0, -0.7)),
+    "crossed": ((-0.44, -0.38, 0.50), (0.7, -1.0, 0.2)),
     "chest": ((-0.25, -0.12, 0.44), (0.9, -1.0, 0.0)),
     "chin": ((-0.24, 0.03, 0.44), (0.5, -1.0, 0.1)),
     "ear": ((-0.02, 0.26, 0.24), (0.8, -1.0, 0.3)),
@@ -84,7 +84,7 @@ _WRIST_TARGETS: dict[str, tuple[tuple[float, float, float], tuple[float, float, 
     "sideways": ((0.95, 0.02, 0.12), (0.0, -0.6, -0.8)),
     "overhead": ((0.10, 0.93, 0.08), (1.0, 0.0, 0.3)),
     "high_side": ((0.60, 0.72, 0.08), (0.6, 0.0, -0.6)),
-    "knee": ((0.00, -0.72, 0.60), (0.8, 0.0, -0.6)),
+    "knee": ((0.02, -0.66, 0.66), (0.8, 0.0, -0.6)),
 }
 _GESTURES = tuple(_WRIST_TARGETS)
 
@@ -470,13 +470,13 @@ _CLEARANCES = (
     ("right_elbow", "right_hand", "spine3", "neck", 0.11),
     ("left_wrist", "left_hand", "neck", "head", 0.10),
     ("right_wrist", "right_hand", "neck", "head", 0.10),
-    ("left_elbow", "left_hand", "left_hip", "left_knee", 0.085),
-    ("left_elbow", "left_hand", "right_hip", "right_knee", 0.085),
-    ("right_elbow", "right_hand", "right_hip", "right_knee", 0.085),
-    ("right_elbow", "right_hand", "left_hip", "left_knee", 0.085),
+    ("left_elbow", "left_hand", "left_hip", "left_knee", 0.075),
+    ("left_elbow", "left_hand", "right_hip", "right_knee", 0.075),
+    ("right_elbow", "right_hand", "right_hip", "right_knee", 0.075),
+    ("right_elbow", "right_hand", "left_hip", "left_knee", 0.075),
     ("left_elbow", "left_hand", "right_elbow", "right_hand", 0.06),
-    ("left_hip", "left_knee", "spine2", "spine3", 0.19),
-    ("right_hip", "right_knee", "spine2", "spine3", 0.19),
+    ("left_knee", "left_ankle", "spine2", "spine3", 0.17),
+    ("right_knee", "right_ankle", "spine2", "spine3", 0.17),
 )  # fmt: skip
 _PAIRS = np.array([[JOINT[n] for n in row[:4]] for row in _CLEARANCES])
 _LEAST = np.array([row[4] for row in _CLEARANCES])
