@@ -70,6 +70,8 @@ $(VENV)/.made:
 		echo "or name one: make PYTHON=/path/to/python3.11" >&2; exit 1; fi
 	@if $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 		echo "== using the virtual environment in $(VENV)"; \
+	elif ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then \
+		echo "$(PYTHON) is no Python >= 3.10. Name one: make PYTHON=/path/to/python3.11" >&2; exit 1; \
 	else \
 		echo "== making a virtual environment in $(VENV), $$($(PYTHON) --version)"; \
 		$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 \
