@@ -72,7 +72,7 @@ def material_at(x: float, y: float, z: float, cuts: Cuts) -> int:
         return GLOVES
     if cuts.jacket > 0.5 and y > cuts.jacket_hem_y and ax < cuts.jacket_sleeve_x:
         front_gap = z > 0.0 and ax < cuts.jacket_open
-        if not front_gap and y < cuts.neck_y + 0.015:
+        if not front_gap and y < cuts.neck_y + 0.015 + _towards_shoulder(ax):
             return JACKET
     if y > cuts.hem_y and ax < cuts.sleeve_x and _below_neckline(ax, y, z, cuts):
         return SHIRT
@@ -91,10 +91,17 @@ def material_at(x: float, y: float, z: float, cuts: Cuts) -> int:
 
 @nb.njit(**_JIT)
 def _below_neckline(ax: float, y: float, z: float, cuts: Cuts) -> bool:
+    edge = cuts.neck_y + _towards_shoulder(ax)
     if z < 0.0:
-        return y < cuts.neck_y
+        return y < edge
     inward = max(0.0, 1.0 - ax / cuts.neck_width)
-    return y < cuts.neck_y - cuts.neck_drop * min(1.0, z * 18.0) * inward
+    return y < edge - cuts.neck_drop * min(1.0, z * 18.0) * inward
+
+
+@nb.njit(**_JIT)
+def _towards_shoulder(ax: float) -> float:
+    """How much higher than at the neck cloth may lie: all of the shoulder's top is covered."""
+    return 2.0 * max(0.0, ax - 0.07)
 
 
 @nb.njit(**_JIT)
@@ -123,7 +130,7 @@ def _face(ax: float, y: float, up: float, z: float, cuts: Cuts) -> int:
     eye = side**2 + (up / 0.0075) ** 2
     if eye < 1.0:
         return IRIS if (ax - cuts.eye_x) ** 2 + up**2 < 0.0068**2 else EYE_WHITE
-    if abs(up - 0.0185 + 0.12 * abs(ax - cuts.eye_x)) < 0.0042 and abs(side) < 1.5:
+    if abs(up - 0.0205 + 6.0 * (ax - cuts.eye_x - 0.004) ** 2) < 0.0034 and abs(side) < 1.45:
         return BROW
     mouth = y - (cuts.nose_y - 0.036)
     if (ax / 0.026) ** 2 + (mouth / (0.0065 + 0.006 * cuts.open_mouth)) ** 2 < 1.0:
