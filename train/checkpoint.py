@@ -23,10 +23,14 @@ def save_weights(path: Path, model: GLNet, info: dict[str, Any]) -> None:
 
     Args:
         path: ends in `.safetensors`; replaced atomically.
-        model: the network; its tensors are written as float32.
+        model: the network; kernels are written as float16, which halves the file, the rest (batch
+            norm, biases, means) as float32.
         info: JSON values on how it was trained, kept for the artifact's manifest.
     """
-    tensors = {k: v.detach().float().contiguous() for k, v in model.state_dict().items()}
+    tensors = {
+        name: (value.half() if value.ndim > 1 else value.float()).contiguous()
+        for name, value in model.state_dict().items()
+    }
     config = dataclasses.asdict(model.config)
     config["spec"] = model.config.spec.to_dict()
     metadata = {"config": json.dumps(config), "info": json.dumps(info)}

@@ -35,7 +35,7 @@ class FitConfig:
     """
 
     images: int = 300_000
-    batch_size: int = 32
+    batch_size: int = 16
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     schedule: str = "hold"

@@ -158,8 +158,8 @@ def heatmap_loss(maps: Tensor, batch: Batch, sigma: float = 1.5) -> tuple[Tensor
     depth = (maps[:, count:].flatten(2) / width * target).sum(-1)
     depth_error = (depth - batch.keypoints_uvd[..., 2]).abs()
     weight = inside / inside.sum().clamp(min=1.0)
-    # Cross entropy counts in nats, depth error in crops: ten brings them to one size.
-    return 0.1 * (heat * weight).sum(), 10 * (depth_error * weight * batch.has_smpl[:, None]).sum()
+    # Cross entropy counts in nats, depth error in crops: fifty brings them to one size.
+    return 0.2 * (heat * weight).sum(), 10 * (depth_error * weight * batch.has_smpl[:, None]).sum()
 
 
 def gaussian_maps(uv: Tensor, height: int, width: int, sigma: float) -> Tensor:

@@ -61,7 +61,7 @@ class CropTransform:
         cls, rng: np.random.Generator, config: AugmentConfig, crop_side: float
     ) -> CropTransform:
         # A strong turn on every crop would make upright people rare.
-        angle = rng.normal(0.0, 0.5) * np.deg2rad(config.rotation_deg)
+        angle = rng.normal(0.0, 0.3) * np.deg2rad(config.rotation_deg)
         limit = np.deg2rad(config.rotation_deg)
         side = crop_side * rng.uniform(*config.scale)
         return cls(

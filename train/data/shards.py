@@ -12,7 +12,9 @@ from glnet_rt.errors import ArtifactError, SourceError
 from train.data.sample import Sample
 
 PICTURE_OVER_BOX = 1.5  # side of the stored picture over the longer side of the person's box
-LABELS = ("keypoints_uv", "visible", "keypoints_xyz", "rotmats", "twist", "betas", "kind", "flags")
+LABELS = (
+    "keypoints_uv", "visible", "keypoints_xyz", "rotmats", "twist", "betas", "kind", "background",
+)  # fmt: skip
 
 
 class SyntheticShards:
@@ -61,6 +63,11 @@ class SyntheticShards:
         """[R, R, 3] uint8, RGB."""
         shard = int(np.searchsorted(self.starts, index, side="right")) - 1
         return np.ascontiguousarray(self.images[shard][index - self.starts[shard]])
+
+    def procedural(self, count: int) -> list[int]:
+        """The first people whose background is no photograph: free to be handed on."""
+        names = np.array(self.meta[0]["backgrounds"])
+        return np.flatnonzero(names[self.labels["background"]] != "photo")[:count].tolist()
 
     def __getitem__(self, index: int) -> Sample:
         labels = {name: values[index] for name, values in self.labels.items()}

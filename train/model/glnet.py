@@ -69,7 +69,7 @@ def preset(name: str, **spec_fields: object) -> GLNetConfig:
     if name == "tiny":
         spec = NetSpec(**{"preset": name, "input_size": 128, **spec_fields})
         return GLNetConfig(
-            spec, HRNET_PRESETS[name], branch_channels=64, part_channels=16, class_variant="pixel"
+            spec, HRNET_PRESETS[name], branch_channels=64, part_channels=24, class_variant="pixel"
         )
     spec = NetSpec(**{"preset": name, "input_size": 256, **spec_fields})
     return GLNetConfig(spec, HRNET_PRESETS[name])

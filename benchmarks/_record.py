@@ -1,0 +1,78 @@
+"""Where a number came from: command, commit, machine, versions. Every results file starts with it."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("numpy", "numba", "opencv-python-headless", "onnxruntime", "torch")
+
+
+def record() -> dict[str, Any]:
+    """What a reader needs to repeat a measurement."""
+    module = Path(sys.argv[0]).stem
+    return {
+        "command": " ".join(["python -m", f"benchmarks.{module}", *sys.argv[1:]]),
+        "commit": commit(),
+        "date": datetime.date.today().isoformat(),
+        "machine": {
+            "cpu": cpu_name(),
+            "cores": len(os.sched_getaffinity(0)),
+            "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+            "load_before": round(os.getloadavg()[0], 2),
+        },
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def commit() -> str:
+    """The checkout's commit; `+changes` where tracked files differ from it."""
+    try:
+        head = git("rev-parse", "--short=12", "HEAD")
+        return head + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def cpu_name() -> str:
+    """The processor's own name and the instruction sets that matter to inference."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or "unknown"
+    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in lines.items()}
+    flags = set(fields.get("flags", "").split())
+    sets = [f for f in ("avx2", "avx512_vnni", "avx512_bf16", "amx_int8") if f in flags]
+    return " ".join([fields.get("model name", "unknown"), *sets])
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def write(name: str, values: dict[str, Any]) -> Path:
+    """Write `results/NAME.json`, the record first."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({**record(), **values}, indent=1) + "\n")
+    return path
