@@ -37,7 +37,7 @@ COCO_HIP_LOWER = 0.06  # of the thigh
 
 
 @dataclass(frozen=True, eq=False)
-class BodyArrays:
+class BodyFile:
     """A body file's checked contents.
 
     Attributes:
@@ -70,7 +70,7 @@ class BodyArrays:
     sha256: str
 
 
-def read_body(path: str | Path) -> BodyArrays:
+def read_body(path: str | Path) -> BodyFile:
     """Read one body file.
 
     Raises:
@@ -90,7 +90,7 @@ def read_body(path: str | Path) -> BodyArrays:
     return parse_body(path.read_bytes(), path.name)
 
 
-def parse_body(data: bytes, name: str) -> BodyArrays:
+def parse_body(data: bytes, name: str) -> BodyFile:
     """Read a body file's content, such as a member of an artifact; `.npz` or `.pkl` by its name.
 
     Raises:
@@ -113,7 +113,7 @@ def _read_npz(data: bytes, name: str) -> dict[str, Any]:
         ) from error
 
 
-def _check(raw: Mapping[str, Any], name: str, sha256: str) -> BodyArrays:
+def _check(raw: Mapping[str, Any], name: str, sha256: str) -> BodyFile:
     missing = [key for key in REQUIRED if key not in raw]
     if missing:
         raise ArtifactError(
@@ -139,7 +139,7 @@ def _check(raw: Mapping[str, Any], name: str, sha256: str) -> BodyArrays:
             fix=f"add leaf_vertices: the vertices of {', '.join(LEAVES)}",
         )
     labels = raw.get("part_labels")
-    return BodyArrays(
+    return BodyFile(
         v_template=template,
         shapedirs=_floats(raw, "shapedirs", (count, 3, None), name),
         posedirs=_floats(raw, "posedirs", (count, 3, NUM_POSE_FEATURES), name),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numba as nb
 import numpy as np
 
-from glnet_rt.body_file import NUM_POSE_FEATURES, BodyArrays, parse_body, read_body
+from glnet_rt.body_file import NUM_POSE_FEATURES, BodyFile, parse_body, read_body
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ContractError
 from glnet_rt.rotation import rotvec_to_rotmat
@@ -41,10 +41,10 @@ class BodyModel:
     Args:
         arrays: the checked contents of a body file; `BodyModel.load` reads them.
 
-    Attributes: those of `BodyArrays`, `parents` (24 ints, -1 for the root) and `num_betas`.
+    Attributes: those of `BodyFile`, `parents` (24 ints, -1 for the root) and `num_betas`.
     """
 
-    def __init__(self, arrays: BodyArrays) -> None:
+    def __init__(self, arrays: BodyFile) -> None:
         self.v_template = arrays.v_template
         self.shapedirs = arrays.shapedirs
         self.posedirs = arrays.posedirs

@@ -383,7 +383,7 @@ def test_twins_agree_on_twists(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("points", [NUM_JOINTS, NUM_SKELETON])
 def test_forward_kinematics_is_the_plain_loop(rng: np.random.Generator, points: int) -> None:
     rest, rotmats = random_bodies(rng, 20)
-    joints, world = twin.forward_kinematics(torch.tensor(rotmats), torch.tensor(rest[:, :points]))
+    world, joints = twin.forward_kinematics(torch.tensor(rotmats), torch.tensor(rest[:, :points]))
     np.testing.assert_allclose(joints.numpy(), pose(rotmats, rest)[:, :points], atol=1e-14)
     for joint in range(1, NUM_JOINTS):
         expected = world[:, PARENTS[joint]].numpy() @ rotmats[:, joint]
@@ -462,7 +462,7 @@ def test_gradients_stay_finite(case: str, dtype: torch.dtype) -> None:
 def test_without_reconstruction_predicted_bones_are_followed(rng: np.random.Generator) -> None:
     skeleton, twist, rest = (t.detach() for t in body_tensors(rng, 20, noise_m=0.02))
     rotmats = twin.inverse_kinematics(skeleton, twist, rest, reconstruct=False)
-    _, world = twin.forward_kinematics(rotmats, rest)
+    world, _ = twin.forward_kinematics(rotmats, rest)
     children = list(BONE_CHILD[1:])
     bones = rest[:, children] - rest[:, 1:NUM_JOINTS]
     got = torch.nn.functional.normalize((world[:, 1:] @ bones[..., None])[..., 0], dim=-1)

@@ -100,7 +100,7 @@ def test_mirrored_rotations_pose_the_mirrored_skeleton() -> None:
 
     def pose(rotmats: np.ndarray) -> np.ndarray:
         arguments = (torch.tensor(rotmats[None]).double(), torch.tensor(rest[None]))
-        return forward_kinematics(*arguments)[0][0].numpy()
+        return forward_kinematics(*arguments)[1][0].numpy()
 
     expected = pose(original.rotmats)[joints] * mirror
     expected = expected - expected[0]

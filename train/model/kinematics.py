@@ -135,8 +135,8 @@ def forward_kinematics(rotmats: Tensor, rest_joints: Tensor) -> tuple[Tensor, Te
         rest_joints: [B, N, 3], m, N = 24 joints, or 29 with the five leaves.
 
     Returns:
-        joints [B, N, 3], m, the pelvis where it rests; world [B, 24, 3, 3], each joint's rotation
-        in the frame of the root's parent (the camera).
+        world [B, 24, 3, 3], each joint's rotation in the frame of the root's parent (the camera);
+        joints [B, N, 3], m, the pelvis where it rests.
 
     Raises:
         ContractError: called under autocast.
