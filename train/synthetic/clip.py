@@ -89,12 +89,13 @@ def write_clip(path: Path, body: BodyModel) -> None:
 def _animate(
     body: BodyModel, wardrobe: Wardrobe, outfit: Outfit, betas: Array, camera: Array
 ) -> list[_Shot]:
-    """Pose every frame; the feet on the ground carry the pelvis, so they do not slide."""
+    """Pose every frame; the foot on the ground carries the pelvis, so it does not slide."""
     rest = body.rest_skeleton(betas[None])[0, :24].astype(np.float64)
-    people, feet, heights = [], [], []
+    people, feet, heights, on_left = [], [], [], []
     phase = 0.6
     for time in np.arange(0, SECONDS, 1 / FRAMES_PER_SECOND):
         phase += np.pi * _STEPS_PER_SECOND / FRAMES_PER_SECOND * _WALK.at(time)
+        on_left.append(1 / (1 + np.exp(8 * np.cos(phase))))  # the leg that swings back stands
         rotmats = _pose(time, phase, rest).rotmats
         rotmats[0] = camera @ rotmats[0]
         rotmats = rotmats.astype(np.float32)
@@ -105,14 +106,12 @@ def _animate(
         heights.append(-float((people[-1].vertices @ camera[:, 1]).min()))
     pelvis = np.zeros((len(people), 3))
     for i in range(1, len(people)):
-        lift = np.clip((feet[i][1, 1] - feet[i][0, 1]) / 0.008, -8, 8)
-        on_left = 1 / (1 + np.exp(-lift))  # the lower foot stands
         moved = feet[i - 1] - feet[i]
-        pelvis[i] = pelvis[i - 1] + on_left * moved[0] + (1 - on_left) * moved[1]
+        pelvis[i] = pelvis[i - 1] + on_left[i] * moved[0] + (1 - on_left[i]) * moved[1]
     pelvis[:, 1] = heights
     pelvis = cv2.GaussianBlur(pelvis, (1, 9), 0, sigmaY=1.6, borderType=cv2.BORDER_REPLICATE)
     waving = slice(int(2.5 * FRAMES_PER_SECOND), int(4.0 * FRAMES_PER_SECOND))
-    pelvis[:, [0, 2]] -= pelvis[waving].mean(0)[[0, 2]] - np.array([0.35, 0.2])
+    pelvis[:, [0, 2]] -= pelvis[waving].mean(0)[[0, 2]] - np.array([0.4, 0.2])
     return [_Shot(person, place) for person, place in zip(people, pelvis, strict=True)]
 
 
