@@ -47,7 +47,7 @@ class Summary:
         animated: whether the body file holds an animation.
         failed: frames that failed alone.
         broke_off: why the source ended early, or None.
-        stages_ms: mean milliseconds per frame, by stage.
+        stages_ms: mean milliseconds per frame, by stage; `overlay` is drawing and writing it.
     """
 
     source: str
@@ -70,11 +70,13 @@ class Summary:
         """SOURCE where frames are missing from the output, else OK."""
         return Exit.SOURCE if self.failed or self.broke_off else Exit.OK
 
-    def add(self, result: Result, draw_ms: float) -> None:
-        """Count one frame."""
+    def add(self, result: Result, read_ms: float, overlay_ms: float) -> None:
+        """Count one frame; the two times are of what happened outside the estimator."""
         self.frames += 1
         self.people += len(result.people)
-        for stage, spent in {**result.timings_ms, "overlay": draw_ms}.items():
+        spent_ms = {**result.timings_ms, "overlay": overlay_ms}
+        spent_ms["read"] += read_ms
+        for stage, spent in spent_ms.items():
             mean = self.stages_ms.get(stage, 0.0)
             self.stages_ms[stage] = mean + (spent - mean) / self.frames
 
@@ -154,15 +156,14 @@ def process(
     with ExitStack() as stack:
         sink = stack.enter_context(_overlay_sink(source, out)) if overlay else None
         progress, task = stack.enter_context(_progress(source, quiet))
-        frames = iter(source)
-        while (frame := _next(frames, summary)) is not None:
+        for frame, read_ms in _timed_frames(source, summary):
             result = _estimate(estimator, frame, boxes, source, summary)
             if result is None:
                 continue
-            drawn_at = time.perf_counter()
+            estimated = time.perf_counter()
             if sink is not None:
                 sink.write(source.name_of(frame.frame_id), renderer.draw(frame.image, result))
-            summary.add(result, (time.perf_counter() - drawn_at) * 1000)
+            summary.add(result, read_ms, (time.perf_counter() - estimated) * 1000)
             arrays.add(result)
             motion.add(result)
             summary.seconds = time.perf_counter() - started
@@ -180,13 +181,19 @@ def process(
     return summary
 
 
-def _next(frames: Iterator[Frame], summary: Summary) -> Frame | None:
-    """The next frame; None at the end, be it the real one or where the source broke off."""
-    try:
-        return next(frames, None)
-    except SourceError as error:
-        summary.broke_off = error
-        return None
+def _timed_frames(source: Source, summary: Summary) -> Iterator[tuple[Frame, float]]:
+    """Each frame with the ms it took to read; ends where the source does or where it breaks off."""
+    frames = iter(source)
+    while True:
+        asked = time.perf_counter()
+        try:
+            frame = next(frames, None)
+        except SourceError as error:
+            summary.broke_off = error
+            return
+        if frame is None:
+            return
+        yield frame, (time.perf_counter() - asked) * 1000
 
 
 def _estimate(
