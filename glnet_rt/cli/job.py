@@ -289,10 +289,14 @@ def as_lines(summary: Summary) -> list[str]:
     """A summary for people."""
     per_frame = ", ".join(f"{name} {mean:.1f}" for name, mean in summary.stages_ms.items())
     body = "body, moving" if summary.animated else "body"
+    if summary.frames == 1:  # it was read when it was opened, and a rate says nothing
+        speed = f"{summary.seconds * 1000:.0f} ms for one frame, writing the overlay included"
+    else:
+        speed = f"{summary.fps:.1f} frames per second, reading and writing included"
     label = {"overlay": "overlay", "result": "arrays", "body": body}
     return [
-        f"people    {summary.people} in {summary.frames} frames",
-        f"speed     {summary.fps:.1f} frames per second, reading and writing included",
+        f"people    {summary.people} in {summary.frames} frame{'s' * (summary.frames != 1)}",
+        f"speed     {speed}",
         f"ms/frame  {per_frame}",
         *(f"{label[kind]:<13} {path}" for kind, path in summary.files.items()),
     ]
