@@ -1,10 +1,11 @@
-"""Synthetic people: labels that fit the pictures, sets that can be repeated, poses within limits."""
+"""Synthetic people: labels that fit the pictures, repeatable sets, poses within limits."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from glnet_rt.errors import ArtifactError, ContractError
 from glnet_rt.kinematics import inverse_kinematics
 from glnet_rt.out.raster import rasterize
 from glnet_rt.skeleton import INDEX, KEYPOINTS, NUM_SKELETON
-from train.synthetic import anatomy, appearance, background, poses, shards
+from train.synthetic import anatomy, appearance, background, clip, poses, shards
 from train.synthetic.__main__ import BODY_PATH, main
 from train.synthetic.background import BACKGROUND_NAMES, HELD_OUT_BACKGROUNDS, PHOTOGRAPHS
 from train.synthetic.dataset import SetSettings, render_set
@@ -75,7 +76,7 @@ def test_twist_and_keypoints_give_the_rotations_back(
 def test_mask_is_the_silhouette_of_the_labelled_body(
     body: BodyModel, samples: list[Sample]
 ) -> None:
-    """Where nothing hides the person, the mask covers the bare body and little more than clothes."""
+    """Where nothing hides the person, the mask is the bare body and little more than clothes."""
     checked = 0
     for sample in samples:
         if _flag(sample, "occluded") or _flag(sample, "truncated") or _flag(sample, "skirt"):
@@ -336,3 +337,29 @@ def test_a_sheet_from_the_command_line(tmp_path: Path) -> None:
     assert main(["--sheet", str(path), "--count", "3", "--size", "64"]) == 0
     assert path.stat().st_size > 1000
     assert main(["--sheet", str(path), "--body", str(tmp_path / "none.npz")]) == 1
+
+
+def test_the_demo_clip_is_small_and_moves() -> None:
+    path = BODY_PATH.parent / "demo.mp4"
+    assert path.stat().st_size < 1_500_000
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while (frame := capture.read()[1]) is not None:
+        frames.append(frame)
+    assert round(capture.get(cv2.CAP_PROP_FPS)) == clip.FRAMES_PER_SECOND
+    assert len(frames) == round(clip.SECONDS * clip.FRAMES_PER_SECOND)
+    assert {frame.shape for frame in frames} == {(clip.HEIGHT, clip.WIDTH, 3)}
+    moved = [np.abs(a.astype(int) - b).max() for a, b in zip(frames, frames[10:], strict=False)]
+    assert np.mean(np.array(moved) > 60) > 0.6
+
+
+def test_a_standing_leg_carries_the_body_forward(body: BodyModel) -> None:
+    """In half a cycle one foot goes back under the body while the other swings forward."""
+    rest = body.rest_skeleton(np.zeros((1, 0), np.float32))[0, :24].astype(np.float64)
+    phases = np.linspace(0.6 * np.pi, 1.4 * np.pi, 9)  # the left leg stands
+    left, right = anatomy.JOINT["left_ankle"], anatomy.JOINT["right_ankle"]
+    joints = [poses._joints(poses.gait(phase, 0.85, 0.0), rest) for phase in phases]
+    stride = joints[0][left] - joints[-1][left]
+    assert stride[2] > 0.3, "the standing foot moves back under the body, so the body moves on"
+    assert abs(stride[0]) < 0.03
+    assert (joints[-1][right] - joints[0][right])[2] > 0.3, "meanwhile the other one swings forward"
