@@ -1,4 +1,7 @@
-"""`glnet-rt demo`: the model in the package on the clip in the package."""
+"""`glnet-rt demo`: the model in the package on the clip in the package.
+
+The clip comes with the person's box in every frame, since nothing here finds people by itself.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import typer
 from glnet_rt.cli.common import JsonOption, ThreadsOption, load_estimator
 
 CLIP = Path(__file__).resolve().parent.parent / "assets" / "demo.mp4"
+CLIP_BOXES = CLIP.with_name("demo_boxes.json")
 
 
 def demo(
@@ -18,7 +22,7 @@ def demo(
     json: JsonOption = False,
 ) -> None:
     """Run the shipped model on the shipped clip: overlay.mp4, result.npz, body.glb."""
-    from glnet_rt.cli.boxes import BoxPlan
+    from glnet_rt.cli.boxes import read_boxes
     from glnet_rt.cli.job import process, tell
     from glnet_rt.stream import open_source
 
@@ -26,5 +30,7 @@ def demo(
         open_source(CLIP) as source,
         load_estimator(None, "auto", "auto", threads) as estimator,
     ):
-        summary = process(source, estimator, out, boxes=BoxPlan(), overlay=True, quiet=json)
+        summary = process(
+            source, estimator, out, boxes=read_boxes(str(CLIP_BOXES)), overlay=True, quiet=json
+        )
     tell(summary, "demo", json)

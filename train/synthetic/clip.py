@@ -65,7 +65,10 @@ class _Shot:
 
 
 def write_clip(path: Path, body: BodyModel) -> None:
-    """Render the clip to an `.mp4` file.
+    """Render the clip to an `.mp4` file, and the person's boxes to `NAME_boxes.json` beside it.
+
+    The boxes hold what is seen of the person, as those of the training pictures do, in the form
+    that `glnet-rt run --boxes` reads: {"frame": [[x0, y0, x1, y1]]}, edges in px.
 
     Raises:
         SourceError: the file cannot be written.
@@ -81,9 +84,12 @@ def write_clip(path: Path, body: BodyModel) -> None:
     )
     if not writer.isOpened():
         raise SourceError("the clip cannot be opened for writing", got=str(path))
-    for frame in _film(shots, outfit, camera):
+    frames, boxes = _film(shots, outfit, camera)
+    for frame in frames:
         writer.write(frame)
     writer.release()
+    rows = ",\n".join(f'"{i}": [{box}]' for i, box in enumerate(boxes))
+    path.with_name(f"{path.stem}_boxes.json").write_text(f"{{\n{rows}\n}}\n", encoding="ascii")
 
 
 def _animate(
@@ -137,8 +143,8 @@ def _pose(time: float, phase: float, rest: Array) -> Pose:
     return Pose(clip_to_limits(angles), turn(Y, yaw) @ turn(X, 2.0 * walk), kind=0)
 
 
-def _film(shots: list[_Shot], outfit: Outfit, camera: Array) -> list[Array]:
-    """Frames [HEIGHT, WIDTH, 3] uint8 BGR of all shots in one room under one light."""
+def _film(shots: list[_Shot], outfit: Outfit, camera: Array) -> tuple[list[Array], list[list[int]]]:
+    """Frames [HEIGHT, WIDTH, 3] uint8 BGR of all shots in one room under one light, and boxes."""
     lights, strength = sample_lights(np.random.default_rng(_LIGHT_SEED), camera[:, 1])
     lens = Lens(_FOCAL, 0.0, 0.0)
     border = np.array([-0.5, -0.5 * HEIGHT / WIDTH, 0.5, 0.5 * HEIGHT / WIDTH], np.float32)
@@ -153,14 +159,22 @@ def _film(shots: list[_Shot], outfit: Outfit, camera: Array) -> list[Array]:
     room = sample_room(np.random.default_rng(_ROOM_SEED), stage, outdoor=False)
     top = (WIDTH - HEIGHT) // 2
     frames: list[Array] = []
+    boxes: list[list[int]] = []
     gain = 0.0
     for shot, vertices in zip(tqdm(shots, unit="frames"), placed, strict=True):
         shadow = canvas.shadow(vertices, shot.person.mesh.faces, lights, strength)
         layer = canvas.draw(shot.person, vertices, outfit, lights, lens, shadow)
+        boxes.append(_seen_box(layer.alpha[top : top + HEIGHT]))
         rgb = np.zeros((WIDTH, WIDTH, 3), np.float32)
         paint_room(room, lights, lens, shadow, border, np.zeros_like(layer.alpha), rgb)
         rgb += layer.rgb - layer.alpha[..., None] * rgb
         rgb = cv2.GaussianBlur(rgb[top : top + HEIGHT], (0, 0), 0.5)
         gain = gain or _TARGET_BRIGHTNESS / float(rgb.mean())
         frames.append(cv2.convertScaleAbs(np.clip(gain * rgb[..., ::-1], 0, 1), alpha=255.0))
-    return frames
+    return frames, boxes
+
+
+def _seen_box(alpha: Array) -> list[int]:
+    """[x0, y0, x1, y1], edges in px, of what a layer [HEIGHT, WIDTH] covers; never nothing here."""
+    rows, columns = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
