@@ -47,6 +47,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--center-positives", action="store_true", help="Table 2 without DMS")
     parser.add_argument("--positives", type=int, default=20, help="T of dynamic matching")
     parser.add_argument("--schedule", choices=SCHEDULES, default=defaults.schedule)
+    parser.add_argument("--adamw", action="store_true", help="AdamW alone, without Muon")
     parser.add_argument("--float32", action="store_true", help="no mixed precision")
     for name in ("images", "batch_size", "learning_rate", "cooldown", "ema", "subgrid", "seed",
                  "evaluate_every", "checkpoint_every", "evaluate_count"):  # fmt: skip
@@ -76,7 +77,9 @@ def fit(arguments: argparse.Namespace) -> None:
               if hasattr(arguments, f.name)}  # fmt: skip
     matching = MatchingConfig(positives=arguments.positives, center=arguments.center_positives)
     loss = dataclasses.replace(config.loss, matching=matching)
-    config = dataclasses.replace(config, bf16=not arguments.float32, loss=loss, **picked)
+    config = dataclasses.replace(
+        config, bf16=not arguments.float32, muon=not arguments.adamw, loss=loss, **picked
+    )
     network = preset(
         arguments.preset,
         representation=arguments.representation,

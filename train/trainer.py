@@ -24,6 +24,7 @@ from train.data.shards import SyntheticShards
 from train.evaluate import evaluate
 from train.losses import glnet_loss
 from train.model.glnet import GLNet, GLNetConfig
+from train.optimizer import make_optimizers
 
 
 class Order:
@@ -96,7 +97,9 @@ class Trainer:
         self.average = GLNet(network).to(self.device, memory_format=torch.channels_last)
         self.average.load_state_dict(self.model.state_dict())
         self.wrapped = DistributedDataParallel(self.model) if self.world > 1 else self.model
-        self.optimizer = make_optimizer(self.model, config)
+        self.optimizers = make_optimizers(
+            self.model, config.learning_rate, config.weight_decay, config.muon
+        )
         self.shards = SyntheticShards(data, body.sha256, network.spec.box_scale)
         self.heldout = SyntheticShards(heldout, body.sha256, network.spec.box_scale)
         self.order = Order(config.seed)
@@ -131,8 +134,9 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """One optimisation step; returns the weighted loss terms."""
         self.model.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate_at(self.seen)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.learning_rate_at(self.seen)
         batch = self.next_batch().to(self.device)
         pixels = self.subgrid(batch.image.shape[-1] // 4).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
@@ -140,11 +144,12 @@ class Trainer:
         representation = self.model.config.spec.representation
         terms = glnet_loss(self.config.loss, output, batch, representation)
         total = torch.stack(list(terms.values())).sum()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         total.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         if torch.isfinite(norm):
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
         self.steps += 1
         self.update_average()
         return {"total": total.item(), **{k: v.item() for k, v in terms.items()}}
@@ -214,7 +219,7 @@ class Trainer:
             state = {
                 "model": self.model.state_dict(),
                 "average": self.average.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "order": self.order.state(),
                 "seen": self.seen,
                 "steps": self.steps,
@@ -229,7 +234,8 @@ class Trainer:
         state = load_state(self.run / "state.pt")
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.order.restore(state["order"])
         self.seen, self.steps = state["seen"], state["steps"]
 
@@ -241,17 +247,6 @@ class Trainer:
             "data": "synthetic people of glnet-rt, no licensed data",
             "seed": self.config.seed,
         }
-
-
-def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.AdamW:
-    """AdamW; biases and batch-norm parameters are not decayed."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 
 def crossed(before: int, after: int, every: int) -> bool:

@@ -23,6 +23,11 @@ from train.model.glnet import GLNet, preset
 BODY = Path(__file__).resolve().parents[2] / "glnet_rt/assets/body.npz"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="module")
 def body() -> BodyModel:
     return BodyModel.load(BODY)

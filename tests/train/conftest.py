@@ -7,12 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from glnet_rt.body_model import BodyModel
 from glnet_rt.kinematics import twist_from_rotations
 from glnet_rt.rotation import rotvec_to_rotmat
 
 BODY = Path(__file__).resolve().parents[2] / "glnet_rt/assets/body.npz"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """OpenMP's threads wait for each other by spinning: with a busy neighbour they collapse."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

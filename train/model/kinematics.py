@@ -153,7 +153,7 @@ def forward_kinematics(rotmats: Tensor, rest_joints: Tensor) -> tuple[Tensor, Te
     joints = [rest_joints[:, 0]]
     for parent, bone in zip(parents, bones.unbind(1), strict=True):
         joints.append(joints[parent] + bone)
-    return torch.stack(joints, 1), rotations
+    return rotations, torch.stack(joints, 1)
 
 
 def lift(
