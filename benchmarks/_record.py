@@ -1,4 +1,4 @@
-"""Where a number came from: command, commit, machine, versions. Every results file starts with it."""
+"""Where a number came from: command, commit, machine, versions. Results files start with it."""
 
 from __future__ import annotations
 

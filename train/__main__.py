@@ -41,6 +41,8 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the run; resumed if it exists")
     parser.add_argument("--data", type=Path, default=Path("data/synth/train"))
     parser.add_argument("--preset", choices=("tiny", "w32", "w48"), default="tiny")
+    parser.add_argument("--input-size", type=int, help="px; small ones learn the coarse sooner")
+    parser.add_argument("--start", type=Path, help="weights to start from, of any input size")
     parser.add_argument("--representation", choices=("decomposed", "direct"), default="decomposed")
     parser.add_argument("--class-variant", choices=CLASS_VARIANTS, help="default: the preset's")
     parser.add_argument("--no-local-encoding", action="store_true", help="Table 2 without LEM")
@@ -80,8 +82,10 @@ def fit(arguments: argparse.Namespace) -> None:
     config = dataclasses.replace(
         config, bf16=not arguments.float32, muon=not arguments.adamw, loss=loss, **picked
     )
+    size = {"input_size": arguments.input_size} if arguments.input_size else {}
     network = preset(
         arguments.preset,
+        **size,
         representation=arguments.representation,
         body_id=body.body_id,
         body_sha256=body.sha256,
@@ -89,7 +93,8 @@ def fit(arguments: argparse.Namespace) -> None:
     network = dataclasses.replace(network, local_encoding=not arguments.no_local_encoding)
     if arguments.class_variant:
         network = dataclasses.replace(network, class_variant=arguments.class_variant)
-    Trainer(config, network, arguments.out, arguments.data, arguments.heldout, body).fit()
+    folders = (arguments.out, arguments.data, arguments.heldout)
+    Trainer(config, network, *folders, body, arguments.start).fit()
 
 
 def evaluate_weights(arguments: argparse.Namespace) -> None:

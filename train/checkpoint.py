@@ -62,6 +62,33 @@ def load_weights(path: Path) -> tuple[GLNet, dict[str, Any]]:
     return model.eval(), json.loads(metadata.get("info", "{}"))
 
 
+def transfer(source: GLNet, target: GLNet) -> None:
+    """Continue at another input size: every weight is taken over.
+
+    Offsets and depths are counted in grid pixels, so the layers that answer in them are scaled.
+
+    Raises:
+        ArtifactError: the networks differ in more than the input size.
+    """
+    tensors = source.state_dict()
+    ratio = target.config.spec.input_size / source.config.spec.input_size
+    for name, value in tensors.items():
+        if name.startswith(("pixel_head.hop1", "pixel_head.hop2")):
+            tensors[name] = value * ratio
+        elif name.startswith("heatmap_head"):
+            logits, depths = value.chunk(2)
+            tensors[name] = torch.cat([logits, depths * ratio])
+    try:
+        target.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ArtifactError(
+            "weights of another network",
+            got=source.config,
+            expected=target.config,
+            fix="start from weights of the same preset and representation",
+        ) from error
+
+
 def config_from_dict(values: dict[str, Any]) -> GLNetConfig:
     """What `dataclasses.asdict` made of a GLNetConfig, back."""
     values = dict(values)

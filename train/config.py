@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from train.data.augment import AugmentConfig
@@ -17,9 +18,9 @@ class FitConfig:
     Attributes:
         images: crops to train on in all; the schedule's length.
         batch_size: crops per process and step.
-        learning_rate: peak of Adam's; the paper's 2.5e-4 is for batch 128 and pretrained features.
+        learning_rate: peak; the paper's 2.5e-4 is for Adam, batch 128 and pretrained features.
         weight_decay: of AdamW, on convolution and linear weights only.
-        muon: Muon for hidden kernels, AdamW for the rest; False is AdamW (the paper's Adam) for all.
+        muon: Muon for hidden kernels, AdamW for the rest; False is AdamW for all.
         schedule: `cosine`; `step` (a tenth at 4/7 and 6/7 of the images, as the paper's 40 and 60
             of 70 epochs); `hold` (constant, then linear to zero over `cooldown` images, so that a
             run can be prolonged by resuming with more images).
@@ -57,8 +58,6 @@ class FitConfig:
 
     def learning_rate_at(self, seen: int) -> float:
         """Learning rate after `seen` images."""
-        import math
-
         rate = self.learning_rate * min(1.0, (seen + 1) / self.warmup)
         progress = min(1.0, seen / self.images)
         if self.schedule == "cosine":

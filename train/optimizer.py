@@ -88,7 +88,8 @@ def make_optimizers(
     The first convolution and the layers that answer (offsets, scores, rotations, betas) stay with
     AdamW: their rows are not interchangeable.
     """
-    answers = ("hop1", "hop2", "residual", "score.", "global_head", "heatmap_head", "backbone.conv1")
+    answers = ("hop1", "hop2", "residual", "score.", "global_head", "heatmap_head")
+    answers += ("backbone.conv1",)
     kernels, answering, others = [], [], []
     for name, parameter in model.named_parameters():
         if parameter.ndim <= 1:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from glnet_rt.body_model import BodyModel
-from train.checkpoint import load_state, save_state, save_weights
+from train.checkpoint import load_state, load_weights, save_state, save_weights, transfer
 from train.config import FitConfig
 from train.data.augment import make_crop
 from train.data.sample import Batch
@@ -75,6 +75,7 @@ class Trainer:
         run: folder of the run; an existing state there is resumed.
         data: folder of training shards. heldout: folder of held-out shards.
         body: the body the labels speak of.
+        start: weights to start from, of the same network at any input size.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Trainer:
         data: Path,
         heldout: Path,
         body: BodyModel,
+        start: Path | None = None,
     ) -> None:
         self.config, self.run, self.data, self.body = config, run, data, body
         self.rank = int(os.environ.get("RANK", "0"))
@@ -93,7 +95,10 @@ class Trainer:
         if self.world > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         torch.manual_seed(config.seed)
-        self.model = GLNet(network).to(self.device, memory_format=torch.channels_last)
+        self.model = GLNet(network)
+        if start is not None:
+            transfer(load_weights(start)[0], self.model)
+        self.model = self.model.to(self.device, memory_format=torch.channels_last)
         self.average = GLNet(network).to(self.device, memory_format=torch.channels_last)
         self.average.load_state_dict(self.model.state_dict())
         self.wrapped = DistributedDataParallel(self.model) if self.world > 1 else self.model

@@ -37,9 +37,7 @@ QUICK = FitConfig(
 
 
 def trainer(run: Path, people: Path, body: BodyModel, **fields: object) -> Trainer:
-    network = preset(
-        "tiny", input_size=64, body_id=body.body_id, body_sha256=body.sha256
-    )
+    network = preset("tiny", input_size=64, body_id=body.body_id, body_sha256=body.sha256)
     config = dataclasses.replace(QUICK, **fields)
     return Trainer(config, network, run, people / "train", people / "heldout", body)
 

@@ -1,4 +1,4 @@
-"""What every data set yields: one typed sample, with masks for what it labels, and batches of them."""
+"""What every data set yields: typed samples, with masks for what it labels, and batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from glnet_rt.contracts import Array
 
 @dataclass(frozen=True)
 class Sample:
-    """One person in one square picture, before augmentation. Camera frame: x right, y down, z ahead.
+    """One person in one square picture, before augmentation.
+
+    Camera frame: x right, y down, z forward.
 
     Attributes:
         image: [R, R, 3] uint8, RGB; the square picture.

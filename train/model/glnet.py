@@ -118,7 +118,7 @@ class GlobalPose:
 
 
 class GlobalHead(nn.Module):
-    """f_g -> betas, base rotation, camera scale: one linear layer each, added to the mean (§3.2)."""
+    """f_g -> betas, base rotation, camera scale: one linear layer each, plus the mean (§3.2)."""
 
     def __init__(self, config: GLNetConfig, channels: int) -> None:
         super().__init__()
