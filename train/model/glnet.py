@@ -38,6 +38,9 @@ class GLNetConfig:
         backbone: HRNet's shape.
         branch_channels: width of the keypoint and the class branch (256 in the paper's ancestors).
         part_channels: width of one part's feature.
+        fused_channels: 0 takes the highest-resolution branch as F, as the paper does. Otherwise F
+            has this many channels, gathered from all four branches: a narrow backbone's first
+            branch has fewer channels than there are keypoints to tell apart.
         class_variant: what scores a pixel. `local`: the class branch's features at the seven part
             points, as in the paper; `pixel`: the class branch alone, which lets everything behind
             hop 1 run at the winning pixel only.
@@ -53,10 +56,16 @@ class GLNetConfig:
     backbone: HRNetConfig = HRNET_PRESETS["tiny"]
     branch_channels: int = 256
     part_channels: int = 64
+    fused_channels: int = 0
     class_variant: str = "local"
     local_encoding: bool = True
     global_baseline: bool = True
     heatmaps: bool = True
+
+    @property
+    def feature_channels(self) -> int:
+        """C, channels of F."""
+        return self.fused_channels or self.backbone.width
 
     @property
     def rotation_numbers(self) -> int:
@@ -69,7 +78,12 @@ def preset(name: str, **spec_fields: object) -> GLNetConfig:
     if name == "tiny":
         spec = NetSpec(**{"preset": name, "input_size": 128, **spec_fields})
         return GLNetConfig(
-            spec, HRNET_PRESETS[name], branch_channels=64, part_channels=24, class_variant="pixel"
+            spec,
+            HRNET_PRESETS[name],
+            branch_channels=64,
+            part_channels=32,
+            fused_channels=96,
+            class_variant="pixel",
         )
     spec = NetSpec(**{"preset": name, "input_size": 256, **spec_fields})
     return GLNetConfig(spec, HRNET_PRESETS[name])
@@ -158,6 +172,22 @@ def identity_rotation(representation: str) -> Tensor:
     return torch.eye(3)[:, :2].reshape(6).repeat(NUM_JOINTS)
 
 
+class BranchFusion(nn.Module):
+    """F from all four branches: projected at their own resolution, raised, added."""
+
+    def __init__(self, widths: tuple[int, ...], channels: int) -> None:
+        super().__init__()
+        self.project = nn.ModuleList(nn.Conv2d(w, channels, 1, bias=False) for w in widths)
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        total = self.project[0](features[0])
+        for i, (layer, branch) in enumerate(zip(self.project, features, strict=True)):
+            if i > 0:
+                total = total + F.interpolate(layer(branch), scale_factor=2.0**i, mode="nearest")
+        return F.relu(self.bn(total))
+
+
 class PixelHead(nn.Module):
     """The pixel refinement sub-network and its 2D keypoint-guided local encoding (§3.3).
 
@@ -167,7 +197,11 @@ class PixelHead(nn.Module):
 
     def __init__(self, config: GLNetConfig) -> None:
         super().__init__()
-        channels, width, part = config.backbone.width, config.branch_channels, config.part_channels
+        channels, width, part = (
+            config.feature_channels,
+            config.branch_channels,
+            config.part_channels,
+        )
         self.config = config
         self.keypoint_branch = nn.Conv2d(channels, width, 3, padding=1)
         self.class_branch = nn.Conv2d(channels, width, 3, padding=1)
@@ -328,9 +362,13 @@ class GLNet(nn.Module):
         initialise(self.backbone)
         self.global_head = GlobalHead(config, self.backbone.global_channels)
         self.pixel_head = PixelHead(config)
+        self.fusion = None
+        if config.fused_channels:
+            self.fusion = BranchFusion(config.backbone.widths, config.fused_channels)
+            initialise(self.fusion)
         self.heatmap_head = None
         if config.heatmaps:
-            self.heatmap_head = nn.Conv2d(config.backbone.width, 2 * NUM_KEYPOINTS, 1)
+            self.heatmap_head = nn.Conv2d(config.feature_channels, 2 * NUM_KEYPOINTS, 1)
             nn.init.normal_(self.heatmap_head.weight, std=1e-3)
             nn.init.zeros_(self.heatmap_head.bias)
 
@@ -343,7 +381,8 @@ class GLNet(nn.Module):
         features = self.backbone(image)
         pooled = self.backbone.pool(features).float()
         betas, base_rotation, camera_scale = self.global_head(pooled)
-        keypoint, class_, part_points = self.pixel_head.branches(features[0])
+        grid = self.features(features)
+        keypoint, class_, part_points = self.pixel_head.branches(grid)
         height, width = keypoint.shape[-2:]
         if pixels is None:
             pixels = torch.arange(height * width, device=image.device)
@@ -360,8 +399,12 @@ class GLNet(nn.Module):
             camera_scale=camera_scale,
             part_points=part_points,
             baseline=self.global_head.global_pose(pooled),
-            heatmaps=None if self.heatmap_head is None else self.heatmap_head(features[0]).float(),
+            heatmaps=None if self.heatmap_head is None else self.heatmap_head(grid).float(),
         )
+
+    def features(self, branches: list[Tensor]) -> Tensor:
+        """F [B, C, h, w] of the backbone's four branches."""
+        return branches[0] if self.fusion is None else self.fusion(branches)
 
     def top1(self, image: Tensor) -> dict[str, Tensor]:
         """The prediction of the highest-scoring pixel (§3.4, end), as NetSpec names it.
@@ -370,7 +413,7 @@ class GLNet(nn.Module):
         """
         features = self.backbone(image)
         betas, base_rotation, camera_scale = self.global_head(self.backbone.pool(features))
-        keypoint, class_, part_points = self.pixel_head.branches(features[0])
+        keypoint, class_, part_points = self.pixel_head.branches(self.features(features))
         height, width = keypoint.shape[-2:]
         logits = self.pixel_head.score_map(class_, part_points).flatten(1)
         best = logits.argmax(1, keepdim=True)
