@@ -7,7 +7,9 @@ import dataclasses
 import pytest
 import torch
 
-from train.model.glnet import GLNet, GLNetConfig, normalise_twist, preset
+from glnet_rt.errors import ArtifactError
+from train.checkpoint import transfer
+from train.model.glnet import BranchFusion, GLNet, GLNetConfig, normalise_twist, preset
 
 
 def small(**fields: object) -> GLNetConfig:
@@ -52,6 +54,50 @@ def test_top1_is_the_dense_prediction_at_the_best_pixel(
     assert list(top) == list(model.config.spec.output_shapes)
     for name, shape in model.config.spec.output_shapes.items():
         assert top[name].shape == (3, *shape), name
+
+
+def test_top1_reads_the_first_branch_when_nothing_is_fused() -> None:
+    model = stirred(small(fused_channels=0))
+    assert model.fusion is None
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        dense, top = model(image), model.top1(image)
+    best = dense.score_logits.flatten(1).argmax(1)
+    expected = dense.keypoints_uvd[torch.arange(2), best]
+    torch.testing.assert_close(top["keypoints_uvd"], expected, atol=2e-5, rtol=1e-4)
+
+
+def test_fusion_is_projection_after_raising() -> None:
+    """1x1 convolutions and nearest raising commute: the cheap order gives the same numbers."""
+    fusion = BranchFusion((4, 8, 16), 5).eval()
+    branches = [torch.randn(2, 4 << i, 16 >> i, 16 >> i) for i in range(3)]
+    raised = [
+        torch.nn.functional.interpolate(b, scale_factor=2**i, mode="nearest")
+        for i, b in enumerate(branches)
+    ]
+    kernel = torch.cat([layer.weight for layer in fusion.project], dim=1)
+    plain = torch.nn.functional.conv2d(torch.cat(raised, 1), kernel)
+    expected = torch.relu(fusion.bn(plain))
+    torch.testing.assert_close(fusion(branches), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_another_input_size_keeps_the_answers_in_the_crop() -> None:
+    source, target = GLNet(small()), GLNet(small(spec=preset("tiny", input_size=128).spec))
+    for layer in source.pixel_head.hop2:
+        torch.nn.init.normal_(layer.weight, std=0.1)
+        torch.nn.init.normal_(layer.bias, std=0.1)
+    transfer(source, target)
+    parts, reference = torch.randn(2, 5, 7, 32), torch.randn(2, 5, 32)
+    points = torch.rand(2, 5, 7, 2) * 15
+    before = source.pixel_head.predict(parts, reference, points, (16, 16))
+    after = target.pixel_head.predict(parts, reference, 2 * points + 0.5, (32, 32))
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_transfer_to_another_network_is_refused() -> None:
+    with pytest.raises(ArtifactError, match="another network"):
+        transfer(GLNet(small()), GLNet(small(part_channels=16)))
 
 
 def test_pixels_are_a_subset_of_all_pixels() -> None:
