@@ -181,11 +181,22 @@ class BranchFusion(nn.Module):
         self.bn = nn.BatchNorm2d(channels)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        total = self.project[0](features[0])
-        for i, (layer, branch) in enumerate(zip(self.project, features, strict=True)):
-            if i > 0:
-                total = total + F.interpolate(layer(branch), scale_factor=2.0**i, mode="nearest")
-        return F.relu(self.bn(total))
+        if self.training:
+            return F.relu(self.bn(self.added(features, [p.weight for p in self.project])))
+        # No exporter folds a batch norm behind a sum; as kernels and a bias it costs nothing.
+        scale = self.bn.weight * (self.bn.running_var + self.bn.eps).rsqrt()
+        shift = self.bn.bias - self.bn.running_mean * scale
+        kernels = [p.weight * scale[:, None, None, None] for p in self.project]
+        return F.relu(self.added(features, kernels, shift))
+
+    @staticmethod
+    def added(features: list[Tensor], kernels: list[Tensor], bias: Tensor | None = None) -> Tensor:
+        """Every branch through its 1x1 kernel at its own resolution, raised to the first's."""
+        total = F.conv2d(features[0], kernels[0], bias)
+        for i in range(1, len(features)):
+            lower = F.conv2d(features[i], kernels[i])
+            total = total + F.interpolate(lower, scale_factor=2.0**i, mode="nearest")
+        return total
 
 
 class PixelHead(nn.Module):
