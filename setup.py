@@ -30,7 +30,14 @@ RUNTIME = [
     "typer>=0.15.4",
     "rich>=13.8",
 ]
-TRAIN = ["torch>=2.2", "safetensors>=0.4", "scikit-image>=0.22", "scipy>=1.10", "tqdm>=4.60"]
+TRAIN = [
+    "matplotlib>=3.7",
+    "torch>=2.2",
+    "safetensors>=0.4",
+    "scikit-image>=0.22",
+    "scipy>=1.10",
+    "tqdm>=4.60",
+]
 EXPORT = [*TRAIN, "onnx>=1.15", "onnxscript>=0.1", "onnxsim>=0.4"]
 DEV = [
     "mypy>=1.10",

@@ -42,7 +42,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=Path("data/synth/train"))
     parser.add_argument("--preset", choices=("tiny", "w32", "w48"), default="tiny")
     parser.add_argument("--input-size", type=int, help="px; small ones learn the coarse sooner")
-    parser.add_argument("--start", type=Path, help="weights to start from, of any input size")
+    parser.add_argument("--initial", type=Path, help="weights to start from, of any input size")
     parser.add_argument("--representation", choices=("decomposed", "direct"), default="decomposed")
     parser.add_argument("--class-variant", choices=CLASS_VARIANTS, help="default: the preset's")
     parser.add_argument("--no-local-encoding", action="store_true", help="Table 2 without LEM")
@@ -94,7 +94,7 @@ def fit(arguments: argparse.Namespace) -> None:
     if arguments.class_variant:
         network = dataclasses.replace(network, class_variant=arguments.class_variant)
     folders = (arguments.out, arguments.data, arguments.heldout)
-    Trainer(config, network, *folders, body, arguments.start).fit()
+    Trainer(config, network, *folders, body, arguments.initial).fit()
 
 
 def evaluate_weights(arguments: argparse.Namespace) -> None:
