@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import os
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import torch
 
 from glnet_rt.body_model import BodyModel
 from glnet_rt.errors import ArtifactError, SourceError
+from train import __main__ as command_line
 from train.checkpoint import load_weights
 from train.config import FitConfig
 from train.data.shards import SyntheticShards
@@ -142,6 +144,29 @@ def test_evaluation_reports_every_way_to_predict(
     assert report.global_only is not None
     assert report.mean_pose.pa_mpjpe_mm.mean() > 0
     assert np.isfinite(list(report.summary().values())).all()
+
+
+def test_the_command_line_evaluates(
+    tmp_path: Path,
+    people: Path,
+    body: BodyModel,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trainer(tmp_path, people, body, images=8, checkpoint_every=4, evaluate_every=8).fit()
+    out = tmp_path / "report.json"
+    weights = str(tmp_path / "weights.safetensors")
+    arguments = ["train", "evaluate", weights, "--heldout", str(people / "heldout")]
+    arguments += ["--json", str(out), "--curve", str(tmp_path / "metrics.csv")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    command_line.main()
+    shown = capsys.readouterr().out
+    assert "| mean pose |" in shown
+    assert "pa_mpjpe_mm" in shown
+    report = json.loads(out.read_text())
+    assert report["people"] == 12
+    assert {"glnet", "global_only", "mean_pose", "per_kind", "curve"} <= set(report)
+    assert sum(kind["people"] for kind in report["per_kind"].values()) == 12
 
 
 def test_shards_of_another_body_are_refused(people: Path) -> None:
