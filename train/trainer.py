@@ -96,8 +96,11 @@ class Trainer:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         torch.manual_seed(config.seed)
         self.model = GLNet(network)
+        self.images_before = 0
         if start is not None:
-            transfer(load_weights(start)[0], self.model)
+            source, info = load_weights(start)
+            transfer(source, self.model)
+            self.images_before = int(info.get("images", 0))
         self.model = self.model.to(self.device, memory_format=torch.channels_last)
         self.average = GLNet(network).to(self.device, memory_format=torch.channels_last)
         self.average.load_state_dict(self.model.state_dict())
@@ -247,7 +250,7 @@ class Trainer:
     def info(self) -> dict[str, Any]:
         """How these weights came about, for the artifact's manifest."""
         return {
-            "images": self.seen,
+            "images": self.images_before + self.seen,
             "people": len(self.shards),
             "data": "synthetic people of glnet-rt, no licensed data",
             "seed": self.config.seed,
