@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from glnet_rt import backends
+from glnet_rt._closing import Closing
 from glnet_rt.artifact import BODY, Artifact
 from glnet_rt.backends.base import Backend, run
 from glnet_rt.body_model import BodyModel
@@ -59,7 +59,7 @@ def load(
     return Estimator(opened, chosen, decoder, attempts)
 
 
-class Estimator:
+class Estimator(Closing):
     """Finds the bodies in pictures. `glnet_rt.load` makes one.
 
     Several threads may call it; they take turns, since one session owns the device. `close` it, or
@@ -191,17 +191,6 @@ class Estimator:
         with self._turn:
             self._closed = True
             self.backend.close()
-
-    def __enter__(self) -> Estimator:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, ClassVar
 
+from glnet_rt._closing import Closing
 from glnet_rt.artifact import Artifact, model_name
 from glnet_rt.backends.base import check_names, check_shape
 from glnet_rt.contracts import Array
@@ -17,7 +17,7 @@ _FATAL_ONLY = 4  # log level: every failure is raised with its text, so stderr s
 _TENSOR_FLOAT, _TENSOR_INT64 = "tensor(float)", "tensor(int64)"
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(Closing):
     """One ONNX Runtime session on the CPU.
 
     `infer` returns fresh arrays each time, and several threads may call it at once.
@@ -64,17 +64,6 @@ class OnnxRuntimeBackend:
     def close(self) -> None:
         """Free the session. Calling it again does nothing."""
         self._session = None
-
-    def __enter__(self) -> OnnxRuntimeBackend:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _open_session(model: bytes, name: str, threads: int | None) -> Any:

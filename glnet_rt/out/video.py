@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 import cv2
 
+from glnet_rt._closing import Closing
 from glnet_rt.contracts import Array, check_image
 from glnet_rt.errors import ContractError, SourceError
 
 
-class VideoWriter:
+class VideoWriter(Closing):
     """An MP4 file, MPEG-4 part 2: the codec that every OpenCV wheel has. Opened at the first frame.
 
     The codec has even sizes alone: of a frame with an odd one, the last row or column is left out.
@@ -80,14 +80,3 @@ class VideoWriter:
         """Finish the file. Calling it again does nothing."""
         if self._writer is not None:
             self._writer.release()
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

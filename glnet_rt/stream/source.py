@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 import cv2
 import numpy as np
 
+from glnet_rt._closing import Closing
 from glnet_rt.contracts import Array, Frame
 from glnet_rt.errors import ContractError, GlnetError, SourceError
 from glnet_rt.image import read_image
@@ -44,7 +44,7 @@ class FailedFrame:
     error: GlnetError
 
 
-class Source(ABC):
+class Source(Closing):
     """Frames in order. Iterate once; a `with` block closes what is open.
 
     Attributes:
@@ -100,17 +100,6 @@ class Source(ABC):
     def close(self) -> None:
         """Let go of what is open. Calling it again does nothing."""
         return None
-
-    def __enter__(self) -> Source:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _nominal_ns(self, index: int) -> int:
         return round(index * NS_PER_S / self.fps)
