@@ -125,7 +125,7 @@ def evaluate(
     report = Report(
         glnet=errors(bodies, truth, box, focal, uv),
         global_only=errors(concatenate_bodies(coarse), truth, box, focal) if coarse else None,
-        mean_pose=errors(mean_bodies(truth, body), truth, box, focal),
+        mean_pose=errors(mean_bodies(truth, body, focal), truth, box, focal),
         kind=people.labels["kind"][list(indices)],
         count=len(indices),
     )
@@ -180,7 +180,7 @@ def decode_global(model: GLNet, batch: Batch, body: BodyModel) -> BodyArrays:
     return place(rotmats, betas, transl, posed.vertices, posed.joints)
 
 
-def mean_bodies(truth: Truth, body: BodyModel) -> BodyArrays:
+def mean_bodies(truth: Truth, body: BodyModel, focal: float) -> BodyArrays:
     """The mean rotation of every joint, mean betas: what one guesses without looking."""
     total = truth.bodies.rotmats.astype(np.float64).sum(0)
     u, _, vt = np.linalg.svd(total)
@@ -191,7 +191,7 @@ def mean_bodies(truth: Truth, body: BodyModel) -> BodyArrays:
     posed = body(betas, rotmats)
     # Where the true pelvis is seen, four metres away: only 2D errors notice.
     depth = 4.0
-    uv = truth.uv[:, 0] * depth / 3.90625
+    uv = truth.uv[:, 0] * depth / focal
     transl = np.column_stack([uv, np.full(count, depth)]) - posed.joints[:, 0]
     return place(rotmats, betas, transl, posed.vertices, posed.joints)
 
