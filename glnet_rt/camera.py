@@ -25,6 +25,8 @@ from glnet_rt.spec import NetSpec
 
 # Nearest pelvis `fit_camera_scale` believes in, metres.
 MIN_DEPTH_M = 0.1
+# Weight of the camera scale against N keypoints' squared spread in crop sides, about 1 to 2 in all.
+DEPTH_TRUST = 0.1
 
 
 def crop_px_to_uv(crop_px: Array, input_size: int) -> Array:
@@ -174,6 +176,45 @@ def lift(
     rays = keypoints_uvd[..., :2] + offset[:, None, :]
     focal = np.asarray(focal)
     return np.concatenate([rays * z / (focal[:, None, :] if focal.ndim else focal), z], axis=-1)
+
+
+def fit_translation(
+    joints: Array,
+    keypoints_uv: Array,
+    camera_scale: Array,
+    offset: Array,
+    focal: Array | float,
+) -> Array:
+    """Where a posed body stands so that its joints fall onto the predicted 2D keypoints.
+
+    Linear least squares over the pelvis (x, y, z) in x + X_j = ray_j (z + Z_j), with a weak pull of
+    z towards the camera scale's depth, which alone decides where the joints lie in one point.
+
+    Args:
+        joints: [B, N, 3], m, camera orientation, relative to the pelvis.
+        keypoints_uv: [B, N, 2] in the crop.
+        camera_scale: [B], s, crop sides per metre at the pelvis.
+        offset: [B, 2], as for `lift`.
+        focal: focal length over crop side, as for `lift`.
+
+    Returns:
+        [B, 3], m, the pelvis in the camera frame; between half and twice the scale's depth.
+
+    Raises:
+        ContractError: a scale is not positive or not finite.
+    """
+    expected = pelvis_depth(camera_scale, focal)
+    focal = np.asarray(focal)
+    lens = focal[:, None, :] if focal.ndim else focal
+    rays = (keypoints_uv + offset[:, None, :]) / lens
+    metres = joints[..., :2] - rays * joints[..., 2:]
+    spread = (rays - rays.mean(1, keepdims=True)) * lens  # in crop sides, as the error is
+    apart = (metres - metres.mean(1, keepdims=True)) * lens
+    normal = np.square(spread).sum((1, 2)) + DEPTH_TRUST
+    z = ((spread * apart).sum((1, 2)) + DEPTH_TRUST * expected) / normal
+    z = np.clip(z, 0.5 * expected, 2.0 * expected)
+    xy = (rays * z[:, None, None] - metres).mean(1)
+    return np.concatenate([xy, z[:, None]], axis=-1)
 
 
 def project(points: Array, K: Array) -> Array:

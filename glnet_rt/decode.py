@@ -2,7 +2,8 @@
 
 The network gives 2D keypoints, their depths, a scale, a shape and either twists or rotations.
 Lifting makes keypoints metres, inverse kinematics makes them rotations, the body model makes those
-a mesh, and the pelvis is put where the lifted pelvis is.
+a mesh, and the pelvis is put where the lifted pelvis is; where the network gave the rotations
+itself, where the posed joints fit the 2D keypoints best.
 """
 
 from __future__ import annotations
@@ -12,13 +13,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glnet_rt.body_model import BodyModel
-from glnet_rt.camera import crop_camera, image_offset, lift, uv_to_image_px, virtual_intrinsics
+from glnet_rt.body_model import BodyModel, forward_kinematics
+from glnet_rt.camera import (
+    crop_camera,
+    fit_translation,
+    image_offset,
+    lift,
+    uv_to_image_px,
+    virtual_intrinsics,
+)
 from glnet_rt.contracts import Array, Crop, NetOutput, Person
 from glnet_rt.errors import ContractError
 from glnet_rt.kinematics import inverse_kinematics
 from glnet_rt.rotation import rot6d_to_rotmat
-from glnet_rt.skeleton import NUM_SKELETON
+from glnet_rt.skeleton import NUM_JOINTS, NUM_SKELETON
 from glnet_rt.spec import NetSpec
 
 
@@ -64,7 +72,18 @@ def decode_arrays(
     skeleton = lift(skeleton, output.camera_scale, offset, focal, spec.depth_range_m)
     rest = body.rest_skeleton(output.betas)
     rotmats = _local_rotations(output, skeleton, rest).astype(np.float32)
-    transl = (skeleton[:, 0] - rest[:, 0]).astype(np.float32)
+    pelvis = skeleton[:, 0]
+    if output.twist is None:
+        # Rotations that were not solved for from the keypoints: the whole body votes on its place.
+        _, joints = forward_kinematics(rotmats, rest[:, :NUM_JOINTS])
+        pelvis = fit_translation(
+            joints - joints[:, :1],
+            output.keypoints_uvd[:, :NUM_JOINTS, :2],
+            output.camera_scale,
+            offset,
+            focal,
+        )
+    transl = (pelvis - rest[:, 0]).astype(np.float32)
     posed = body(output.betas, rotmats, transl)
     return BodyArrays(rotmats, output.betas, transl, posed.vertices, posed.joints)
 

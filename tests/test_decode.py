@@ -151,6 +151,25 @@ def test_joints_project_onto_the_keypoints(
         np.testing.assert_allclose(seen, person.keypoints_px[:NUM_JOINTS], atol=0.02)
 
 
+def test_rotations_that_disagree_with_the_keypoints_are_placed_to_fit_them(
+    body: BodyModel, rng: np.random.Generator
+) -> None:
+    spec = spec_of("direct")
+    scene = make_scene(body, rng, 8, spec=spec)
+    # Another pelvis point and scale: eleven of twelve keypoints still say where the body is.
+    uvd = scene.output.keypoints_uvd.copy()
+    uvd[:, 0, :2] += 0.1
+    output = dataclasses.replace(
+        scene.output, keypoints_uvd=uvd, camera_scale=scene.output.camera_scale * np.float32(1.25)
+    )
+    people = Decoder(body, spec)(output, scene.crops, IMAGE_SIZE)
+    for i, (person, crop) in enumerate(zip(people, scene.crops, strict=True)):
+        seen = project(person.joints.astype(np.float64), person.K)
+        true = project(scene.joints[i].astype(np.float64), person.K)
+        assert np.abs(seen - true).mean() < 0.02 * crop.side_px
+        assert abs(person.joints[0, 2] / scene.joints[i, 0, 2] - 1) < 0.08
+
+
 def test_people_carry_what_they_were_made_from(body: BodyModel, rng: np.random.Generator) -> None:
     scene = make_scene(body, rng, 4, spec=spec_of())
     people = Decoder(body, spec_of())(scene.output, scene.crops, IMAGE_SIZE)

@@ -103,6 +103,33 @@ def _silhouette(body: BodyModel, vertices: np.ndarray, sample: Sample) -> np.nda
     return face_id >= 0
 
 
+def test_surface_names_the_points_of_the_body_that_are_seen(
+    body: BodyModel, samples: list[Sample]
+) -> None:
+    """Each coarse pixel's rest point, posed by the labels, projects back into that pixel."""
+    off, behind, covered = [], [], []
+    for sample in samples:
+        if _flag(sample, "skirt"):
+            continue  # not part of the body model
+        rows, columns = np.nonzero(sample.surface[..., 3] > -128)
+        found = sample.surface[rows, columns].astype(np.float64) / 100
+        squared = ((found[:, None, :3] - body.v_template[None].astype(np.float64)) ** 2).sum(-1)
+        posed = body(sample.betas[None], sample.rotmats[None])
+        xyz = posed.vertices[0][squared.argmin(1)] - posed.joints[0, 0]
+        there = xyz + sample.root_xyz
+        uv = sample.focal * there[:, :2] / there[:, 2:] + sample.principal_uv
+        cells = sample.surface.shape[0]
+        pixel = (np.column_stack([columns, rows]) + 0.5) / cells - 0.5
+        off.append(np.abs(uv - pixel).max(1) * cells)
+        behind.append(found[:, 3] - xyz[:, 2])
+        mask = _mask(sample)[2::4, 2::4]
+        covered.append((mask == (sample.surface[..., 3] > -128)).mean())
+    assert np.median(np.concatenate(off)) < 1.0
+    assert np.percentile(np.concatenate(off), 90) < 2.5
+    assert np.percentile(np.abs(np.concatenate(behind)), 90) < 0.06  # clothes and hair stand off
+    assert min(covered) > 0.97  # at the rim a pixel may be half covered
+
+
 def test_picture_is_centred_on_the_box_at_one_and_a_half_times_its_size(
     samples: list[Sample],
 ) -> None:

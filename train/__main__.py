@@ -50,6 +50,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--positives", type=int, default=20, help="T of dynamic matching")
     parser.add_argument("--schedule", choices=SCHEDULES, default=defaults.schedule)
     parser.add_argument("--adamw", action="store_true", help="AdamW alone, without Muon")
+    parser.add_argument("--compile", action="store_true", help="fuse with torch.compile; needs g++")
     parser.add_argument("--float32", action="store_true", help="no mixed precision")
     for name in ("images", "batch_size", "learning_rate", "cooldown", "ema", "subgrid", "seed",
                  "evaluate_every", "checkpoint_every", "evaluate_count"):  # fmt: skip

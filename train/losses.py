@@ -8,10 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from glnet_rt.skeleton import NUM_JOINTS
 from train.data.sample import Batch
 from train.matching import MatchingConfig, center_pixels, match
 from train.model.glnet import DenseOutput, normalise_twist, pixel_grid
-from train.model.kinematics import rot6d_to_rotmat
+from train.model.kinematics import forward_kinematics, rot6d_to_rotmat
+
+# Front and back are 20 cm apart, hands 1.6 m: scaled, each coordinate counts about the same.
+SURFACE_SCALE = (1.0, 1.0, 4.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,10 @@ class LossConfig:
         class_weight, keypoint_weight, rotation_weight: lambda_cls, lambda_2D, lambda_3D.
         alpha, gamma: of the focal loss.
         heatmap_weight: the train-only heat and depth maps.
+        surface_weight: the train-only map of the body's surface.
         baseline_weight: the train-only global baseline.
+        posture_weight: `direct` only, 0 in the paper: distance of the joints in the body's own
+            frame, so that an upper arm counts more than a hand, as in the metric.
         matching: how positives are chosen.
     """
 
@@ -32,14 +39,23 @@ class LossConfig:
     alpha: float = 0.25
     gamma: float = 2.0
     heatmap_weight: float = 5.0
+    surface_weight: float = 4.0
     baseline_weight: float = 0.1
+    posture_weight: float = 10.0
     matching: MatchingConfig = field(default_factory=MatchingConfig)
 
 
 def glnet_loss(
-    config: LossConfig, output: DenseOutput, batch: Batch, representation: str
+    config: LossConfig,
+    output: DenseOutput,
+    batch: Batch,
+    representation: str,
+    rest_joints: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """All weighted terms; their sum is what is minimised.
+
+    Args:
+        rest_joints: [24, 3] m of the mean shape; needed where `posture_weight` counts.
 
     Returns:
         name -> scalar, weight included, so that the terms compare.
@@ -63,6 +79,11 @@ def glnet_loss(
     loss["betas"] = w3d * masked_mean((output.betas - batch.betas).square().sum(1), has)
     camera = (output.camera_scale - batch.camera_scale).square()
     loss["camera"] = masked_mean(camera, has)
+    if representation == "direct" and rest_joints is not None and config.posture_weight:
+        poses = [chosen_rotation, output.base_rotation[:, None]]
+        if output.baseline is not None:
+            poses.append(output.baseline.rot6d.flatten(1)[:, None])
+        loss["posture"] = config.posture_weight * posture_loss(poses, batch, rest_joints)
     if output.baseline is not None:
         direct = rotation_error(output.baseline.rot6d.flatten(1), batch.rot6d, "direct")
         pelvis = (output.baseline.pelvis_uv - batch.keypoints_uvd[:, 0, :2]).abs().sum(1)
@@ -72,6 +93,10 @@ def glnet_loss(
         heat, depth = heatmap_loss(output.heatmaps, batch)
         loss["heat"] = config.heatmap_weight * heat
         loss["heat_depth"] = config.heatmap_weight * depth
+    if output.surface is not None:
+        person, points = surface_loss(output.surface, batch)
+        loss["person"] = config.surface_weight * person
+        loss["surface"] = config.surface_weight * points
     return loss
 
 
@@ -135,6 +160,26 @@ def rotation_error(numbers: Tensor, target: Tensor, representation: str) -> Tens
     return error.square().sum((-3, -2, -1))
 
 
+def posture_loss(predictions: list[Tensor], batch: Batch, rest_joints: Tensor) -> Tensor:
+    """Mean distance of the joints, m, posed in the body's own frame and with the mean shape.
+
+    The global orientation does not matter here: a person taken for facing the other way still
+    teaches how the limbs are bent.
+
+    Args:
+        predictions: 6D rotations [B, T, 144] each; their losses are added.
+    """
+    count = [p.shape[1] for p in predictions]
+    rotations = torch.cat([*predictions, batch.rot6d[:, None]], 1)  # all at once: many small steps
+    rotmats = rot6d_to_rotmat(rotations.flatten(0, 1).reshape(-1, NUM_JOINTS, 6))
+    rotmats = torch.cat([torch.eye(3).to(rotmats).expand(len(rotmats), 1, 3, 3), rotmats[:, 1:]], 1)
+    joints = forward_kinematics(rotmats, rest_joints.expand(len(rotmats), -1, -1))[1]
+    joints = joints.reshape(len(batch.rot6d), -1, NUM_JOINTS, 3)
+    errors = (joints[:, :-1] - joints[:, -1:]).norm(dim=-1).mean(-1)  # [B, sum of T]
+    per_image = torch.stack([e.mean(1) for e in errors.split(count, 1)]).sum(0)
+    return masked_mean(per_image, batch.has_smpl)
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of values [B] over mask [B]; zero when nothing is labelled."""
     return (values * mask).sum() / mask.sum().clamp(min=1.0)
@@ -160,6 +205,25 @@ def heatmap_loss(maps: Tensor, batch: Batch, sigma: float = 1.5) -> tuple[Tensor
     weight = inside / inside.sum().clamp(min=1.0)
     # Cross entropy counts in nats, depth error in crops: fifty brings them to one size.
     return 0.2 * (heat * weight).sum(), 10 * (depth_error * weight * batch.has_smpl[:, None]).sum()
+
+
+def surface_loss(maps: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Which grid pixels show the person, and which point of the rest body, how deep.
+
+    Args:
+        maps: [B, 5, h, w]: logit, then rest x, y, z and depth in `SURFACE_SCALE` units per metre.
+
+    Returns:
+        binary cross entropy, and the mean over images of the mean |error| where the person shows.
+    """
+    mask, points = batch.surface[:, 0], batch.surface[:, 1:]
+    entropy = F.binary_cross_entropy_with_logits(maps[:, 0], mask, reduction="none")
+    scale = torch.tensor(SURFACE_SCALE, device=maps.device)[:, None, None]
+    error = (maps[:, 1:] - points * scale).abs().sum(1)
+    error = (error * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1.0)
+    return masked_mean(entropy.mean((1, 2)), batch.has_surface), masked_mean(
+        error, batch.has_surface
+    )
 
 
 def gaussian_maps(uv: Tensor, height: int, width: int, sigma: float) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from glnet_rt.body_model import BodyModel
+from glnet_rt.skeleton import NUM_JOINTS
 from train.checkpoint import load_state, load_weights, save_state, save_weights, transfer
 from train.config import FitConfig
 from train.data.augment import make_crop
@@ -104,12 +105,20 @@ class Trainer:
         self.model = self.model.to(self.device, memory_format=torch.channels_last)
         self.average = GLNet(network).to(self.device, memory_format=torch.channels_last)
         self.average.load_state_dict(self.model.state_dict())
-        self.wrapped = DistributedDataParallel(self.model) if self.world > 1 else self.model
+        if config.compile:
+            self.model.compile()
+        self.wrapped = (
+            DistributedDataParallel(self.model, gradient_as_bucket_view=True)
+            if self.world > 1
+            else self.model
+        )
         self.optimizers = make_optimizers(
             self.model, config.learning_rate, config.weight_decay, config.muon
         )
         self.shards = SyntheticShards(data, body.sha256, network.spec.box_scale)
         self.heldout = SyntheticShards(heldout, body.sha256, network.spec.box_scale)
+        rest = body.rest_skeleton(np.zeros((1, network.spec.num_betas), np.float32))
+        self.rest_joints = torch.from_numpy(rest[0, :NUM_JOINTS]).float().to(self.device)
         self.order = Order(config.seed)
         self.seen = 0
         self.steps = 0
@@ -150,7 +159,7 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
             output = self.wrapped(batch.image.contiguous(memory_format=torch.channels_last), pixels)
         representation = self.model.config.spec.representation
-        terms = glnet_loss(self.config.loss, output, batch, representation)
+        terms = glnet_loss(self.config.loss, output, batch, representation, self.rest_joints)
         total = torch.stack(list(terms.values())).sum()
         self.model.zero_grad(set_to_none=True)
         total.backward()

@@ -12,6 +12,7 @@ import torch
 from glnet_rt.body_model import BodyModel
 from glnet_rt.kinematics import twist_from_rotations
 from glnet_rt.rotation import rotvec_to_rotmat
+from train.synthetic.shards import FORMAT_VERSION
 
 BODY = Path(__file__).resolve().parents[2] / "glnet_rt/assets/body.npz"
 
@@ -46,6 +47,7 @@ def write_people(folder: Path, body: BodyModel, count: int, seed: int) -> None:
     twist = twist_from_rotations(rotmats, body.rest_skeleton(betas))
     arrays = {
         "images": images,
+        "surface": rng.integers(-128, 100, (count, size // 4, size // 4, 4), np.int8),
         "keypoints_uv": uv.astype(np.float32),
         "visible": np.full((count, 36), 2, np.uint8),
         "keypoints_xyz": xyz.astype(np.float32),
@@ -60,7 +62,8 @@ def write_people(folder: Path, body: BodyModel, count: int, seed: int) -> None:
     shard.mkdir(parents=True)
     for name, values in arrays.items():
         np.save(shard / f"{name}.npy", values)
-    meta = {"body_sha256": body.sha256, "kinds": ["one", "two"], "backgrounds": ["plain"]}
+    meta = {"format_version": FORMAT_VERSION, "body_sha256": body.sha256}
+    meta |= {"kinds": ["one", "two"], "backgrounds": ["plain"]}
     (shard / "meta.json").write_text(json.dumps(meta))
 
 

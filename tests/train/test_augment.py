@@ -10,7 +10,14 @@ from glnet_rt import camera
 from glnet_rt.rotation import rotvec_to_rotmat
 from glnet_rt.skeleton import FLIP_KEYPOINTS, NUM_KEYPOINTS
 from glnet_rt.spec import NetSpec
-from train.data.augment import NO_AUGMENTATION, AugmentConfig, CropTransform, flipped, make_crop
+from train.data.augment import (
+    NO_AUGMENTATION,
+    AugmentConfig,
+    CropTransform,
+    flipped,
+    make_crop,
+    warp_surface,
+)
 from train.data.sample import Sample
 from train.model.kinematics import forward_kinematics
 
@@ -123,3 +130,28 @@ def test_far_away_keypoints_weigh_less_and_never_match() -> None:
     assert (crop.seen[outside] == 0).all()
     assert (crop.uv_weight[outside] == np.float32(STRONG.outside_weight)).all()
     assert (crop.uv_weight[~outside] == 1).all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_surface_moves_with_the_pixels(seed: int) -> None:
+    transform = CropTransform.draw(np.random.default_rng(seed), STRONG, 0.83)
+    cells, grid = 40, 24
+    surface = np.full((cells, cells, 4), -128, np.int8)
+    surface[14:17, 20:23] = (60, -35, 12, -80)
+    found = warp_surface(surface, transform, grid)
+    mask = found[0] > 0
+    assert 2 <= mask.sum() <= 12
+    side = -1 if transform.flip else 1
+    for got, metres in zip(found[1:], (0.60 * side, -0.35, 0.12, -0.80), strict=True):
+        np.testing.assert_allclose(got[mask], metres, atol=1e-6)
+        assert not got[~mask].any()
+    uv = (np.array([21.5, 15.5]) / cells - 0.5) * [side, 1]
+    middle = (transform.uv(uv) + 0.5) * grid - 0.5
+    np.testing.assert_allclose(np.argwhere(mask).mean(0)[::-1], middle, atol=0.8)
+
+
+def test_crops_of_unknown_surface_say_so() -> None:
+    crop = make_crop(sample(), SPEC, NO_AUGMENTATION, np.random.default_rng(0))
+    assert crop.has_surface == 0
+    assert crop.surface.shape == (5, 32, 32)
+    assert not crop.surface.any()

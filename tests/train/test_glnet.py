@@ -34,19 +34,23 @@ def stirred(config: GLNetConfig) -> GLNet:
 
 @pytest.mark.parametrize("class_variant", ["local", "pixel"])
 @pytest.mark.parametrize("representation", ["decomposed", "direct"])
-def test_top1_is_the_dense_prediction_at_the_best_pixel(
-    class_variant: str, representation: str
+@pytest.mark.parametrize("winners", [1, 9])
+def test_top1_is_the_dense_prediction_at_the_best_pixels(
+    class_variant: str, representation: str, winners: int
 ) -> None:
-    model = stirred(small(class_variant=class_variant, representation=representation))
+    model = stirred(
+        small(class_variant=class_variant, representation=representation, winners=winners)
+    )
     image = torch.randn(3, 3, 64, 64)
     with torch.no_grad():
         dense, top = model(image), model.top1(image)
-    best = dense.score_logits.flatten(1).argmax(1)
-    batch = torch.arange(3)
-    assert torch.equal(top["pixel"], best)
+    best = dense.score_logits.flatten(1).topk(winners, 1).indices
+    batch = torch.arange(3)[:, None]
+    assert torch.equal(top["pixel"], best[:, 0])
     close = {"atol": 2e-5, "rtol": 1e-4}
-    torch.testing.assert_close(top["keypoints_uvd"], dense.keypoints_uvd[batch, best], **close)
-    rotation = dense.rotation[batch, best]
+    keypoints = dense.keypoints_uvd[batch, best].mean(1)
+    torch.testing.assert_close(top["keypoints_uvd"], keypoints, **close)
+    rotation = dense.rotation[batch, best].mean(1)
     if representation == "decomposed":
         torch.testing.assert_close(top["twist"], normalise_twist(rotation), **close)
     else:
@@ -57,7 +61,7 @@ def test_top1_is_the_dense_prediction_at_the_best_pixel(
 
 
 def test_top1_reads_the_first_branch_when_nothing_is_fused() -> None:
-    model = stirred(small(fused_channels=0))
+    model = stirred(small(fused_channels=0, winners=1))
     assert model.fusion is None
     image = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -89,10 +93,30 @@ def test_another_input_size_keeps_the_answers_in_the_crop() -> None:
     transfer(source, target)
     parts, reference = torch.randn(2, 5, 7, 32), torch.randn(2, 5, 32)
     points = torch.rand(2, 5, 7, 2) * 15
-    before = source.pixel_head.predict(parts, reference, points, (16, 16))
-    after = target.pixel_head.predict(parts, reference, 2 * points + 0.5, (32, 32))
+    pooled = torch.randn(2, source.backbone.global_channels)
+    before = source.pixel_head.predict(parts, reference, points, (16, 16), pooled)
+    after = target.pixel_head.predict(parts, reference, 2 * points + 0.5, (32, 32), pooled)
     for one, other in zip(before, after, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("width", [0, 48])
+def test_rotations_read_keypoints_only_when_lifting(width: int) -> None:
+    head = stirred(small(lifting_width=width)).pixel_head
+    parts, reference = torch.randn(2, 5, 7, 32), torch.randn(2, 5, 32)
+    points, pooled = torch.rand(2, 5, 7, 2) * 15, torch.randn(2, 480)
+    with torch.no_grad():
+        plain = head.predict(parts, reference, points, (16, 16), pooled)[1]
+        moved = head.predict(parts, reference, points + torch.randn(7, 2), (16, 16), pooled)[1]
+        other = head.predict(parts, reference, points, (16, 16), pooled + 1)[1]
+    assert torch.equal(plain, moved) == (width == 0)
+    assert torch.equal(plain, other) == (width == 0)
+
+
+def test_rotations_do_not_pull_at_the_keypoints() -> None:
+    model = stirred(small(lifting_width=48)).train()
+    model(torch.randn(2, 3, 64, 64)).rotation.sum().backward()
+    assert all(layer.weight.grad is None for layer in model.pixel_head.hop2)
 
 
 def test_transfer_to_another_network_is_refused() -> None:
@@ -119,7 +143,7 @@ def test_gradient_reaches_every_parameter(class_variant: str, representation: st
     total = total + out.base_rotation.square().sum() + out.score_logits.square().sum()
     total = total + out.betas.square().sum() + out.camera_scale.square().sum()
     total = total + out.baseline.rot6d.square().sum() + out.baseline.pelvis_uv.square().sum()
-    total = total + out.heatmaps.square().sum()
+    total = total + out.heatmaps.square().sum() + out.surface.square().sum()
     total.backward()
     silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []

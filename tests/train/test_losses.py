@@ -10,14 +10,18 @@ import torch
 
 from train.data.sample import Batch
 from train.losses import (
+    SURFACE_SCALE,
     LossConfig,
     focal_loss,
     gaussian_maps,
     glnet_loss,
     heatmap_loss,
+    posture_loss,
     rotation_error,
+    surface_loss,
 )
 from train.model.glnet import GLNet, preset
+from train.model.kinematics import forward_kinematics
 
 
 def labels(batch: int = 3, seed: int = 0) -> Batch:
@@ -40,7 +44,15 @@ def labels(batch: int = 3, seed: int = 0) -> Batch:
         betas=torch.randn(batch, 10, generator=g),
         camera_scale=torch.rand(batch, generator=g) + 0.5,
         has_smpl=torch.ones(batch),
+        surface=surface_labels(batch, g),
+        has_surface=torch.ones(batch),
     )
+
+
+def surface_labels(batch: int, g: torch.Generator) -> torch.Tensor:
+    """Half the pixels show some point of a body, [batch, 5, 16, 16]."""
+    mask = (torch.rand(batch, 1, 16, 16, generator=g) < 0.5).float()
+    return torch.cat([mask, mask * (torch.rand(batch, 4, 16, 16, generator=g) - 0.5)], 1)
 
 
 def test_focal_loss_by_hand() -> None:
@@ -135,3 +147,49 @@ def test_heatmap_loss_is_lowest_at_the_target() -> None:
     noisy = right + torch.randn(right.shape, generator=torch.Generator().manual_seed(0))
     assert heat < heatmap_loss(noisy, batch)[0]
     assert math.isfinite(float(heat))
+
+
+def test_surface_loss_is_lowest_at_the_target() -> None:
+    batch = labels()
+    mask = batch.surface[:, :1]
+    scale = torch.tensor(SURFACE_SCALE)[:, None, None]
+    right = torch.cat([20 * (2 * mask - 1), batch.surface[:, 1:] * scale], 1)
+    person, points = surface_loss(right, batch)
+    assert person < 1e-6
+    assert points < 1e-6
+    wrong = right + torch.randn(right.shape, generator=torch.Generator().manual_seed(0)) * 30
+    assert surface_loss(wrong, batch)[0] > 0.5
+    assert surface_loss(wrong, batch)[1] > 10
+
+
+def test_surface_counts_only_where_the_person_shows_and_where_it_is_known() -> None:
+    batch = labels()
+    mask = batch.surface[:, :1]
+    maps = torch.cat([torch.zeros_like(mask), torch.randn(3, 4, 16, 16)], 1)
+    elsewhere = torch.cat([mask * 0, (1 - mask).expand(-1, 4, -1, -1) * 100], 1)
+    same = surface_loss(maps + elsewhere, batch)[1]
+    torch.testing.assert_close(same, surface_loss(maps, batch)[1])
+    unknown = dataclasses.replace(batch, has_surface=torch.tensor([1.0, 0.0, 1.0]))
+    changed = maps.clone()
+    changed[1] += 5
+    for before, after in zip(
+        surface_loss(maps, unknown), surface_loss(changed, unknown), strict=True
+    ):
+        torch.testing.assert_close(before, after)
+
+
+def test_posture_is_the_distance_of_joints_whichever_way_the_body_faces() -> None:
+    batch = labels()
+    rest = torch.randn(24, 3, generator=torch.Generator().manual_seed(4))
+    turned = batch.rot6d.reshape(3, 24, 6).clone()
+    turned[:, 0] = torch.eye(3)[:, [1, 2]].reshape(6)  # another way to face
+    assert posture_loss([turned.reshape(3, 1, 144)], batch, rest) < 1e-6
+    bent = batch.rotmats.clone()
+    bent[:, 18] = bent[:, 18] @ torch.diag(torch.tensor([-1.0, -1.0, 1.0]))  # an elbow
+    loss = posture_loss([bent[..., :2].reshape(3, 1, 144)], batch, rest)
+    identity = torch.eye(3).expand(3, 1, 3, 3)
+    expected = [
+        forward_kinematics(torch.cat([identity, r[:, 1:]], 1), rest.expand(3, -1, -1))[1]
+        for r in (bent, batch.rotmats)
+    ]
+    torch.testing.assert_close(loss, (expected[0] - expected[1]).norm(dim=-1).mean())

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from train.model.glnet import GLNet, preset
-from train.optimizer import UPDATE_RMS, Muon, make_optimizers, orthogonalise
+from train.optimizer import UPDATE_RMS, Muon, make_optimizers, orthogonalise, share_out
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 288), (2, 64, 16), (1, 24, 24)])
 def test_singular_values_come_near_one(shape: tuple[int, int, int]) -> None:
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonalise(matrices))
+    values = torch.linalg.svdvals(orthogonalise(matrices).float())
     assert values.max() < 1.3
     assert values.median() > 0.65
 
@@ -20,7 +20,7 @@ def test_singular_values_come_near_one(shape: tuple[int, int, int]) -> None:
 def test_direction_is_the_gradients_own() -> None:
     gradient = torch.randn(1, 16, 40, generator=torch.Generator().manual_seed(1))
     u, _, vt = torch.linalg.svd(gradient[0], full_matrices=False)
-    result = orthogonalise(gradient)[0]
+    result = orthogonalise(gradient)[0].float()
     cosine = (result * (u @ vt)).sum() / (result.norm() * (u @ vt).norm())
     assert cosine > 0.97
 
@@ -54,3 +54,11 @@ def test_every_parameter_has_one_optimizer(muon: bool) -> None:
     held = [id(p) for o in optimizers for group in o.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters())
     assert len(optimizers) == 1 + muon
+
+
+def test_work_is_shared_out_evenly() -> None:
+    costs = [9, 1, 4, 4, 1, 1]
+    owners = share_out(costs, 2)
+    loads = [sum(c for c, o in zip(costs, owners, strict=True) if o == w) for w in (0, 1)]
+    assert loads == [10, 10]
+    assert share_out(costs, 1) == [0] * 6

@@ -126,6 +126,8 @@ def make_crop(
         betas=labels.betas.astype(np.float32),
         camera_scale=np.float32(scale[0]),
         has_smpl=np.float32(sample.has_smpl),
+        surface=warp_surface(labels.surface, transform, spec.input_size // 4),
+        has_surface=np.float32(labels.surface is not None),
     )
 
 
@@ -143,6 +145,7 @@ def flipped(sample: Sample) -> Sample:
         twist=sample.twist[twists] * np.array([1, -1], np.float32),
         betas=sample.betas,
         has_smpl=sample.has_smpl,
+        surface=sample.surface,
     )
 
 
@@ -150,6 +153,23 @@ def warp(image: Array, transform: CropTransform, size: int) -> Array:
     """[R, R, 3] uint8 -> [S, S, 3] uint8; black outside, as the run time crops."""
     affine = transform.affine(image.shape[0], size)
     return cv2.warpAffine(image, affine, (size, size), flags=cv2.INTER_LINEAR)
+
+
+def warp_surface(surface: Array | None, transform: CropTransform, size: int) -> Array:
+    """[r, r, 4] int8 cm -> [5, h, h] float32: mask, rest x, y, z, depth in m; see `CropSample`."""
+    if surface is None:
+        return np.zeros((5, size, size), np.float32)
+    affine = transform.affine(surface.shape[0], size)
+    # Nearest: the middle between two limbs is no point of the body.
+    found = cv2.warpAffine(
+        surface.astype(np.float32), affine, (size, size), flags=cv2.INTER_NEAREST,
+        borderValue=(-128.0,) * 4,
+    )  # fmt: skip
+    mask = (found[..., 3] > -128).astype(np.float32)
+    metres = found.transpose(2, 0, 1) * (0.01 * mask)
+    if transform.flip:
+        metres[0] *= -1
+    return np.concatenate([mask[None], metres]).astype(np.float32)
 
 
 def jitter(pixels: Array, config: AugmentConfig, rng: np.random.Generator) -> Array:

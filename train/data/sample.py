@@ -30,6 +30,8 @@ class Sample:
         twist: [23, 2] float32, (cos, sin).
         betas: [10] float32.
         has_smpl: 1.0 where xyz, rotmats, twist and betas are labels.
+        surface: [r, r, 4] int8, rest x, y, z and depth behind the pelvis, cm, of what each coarse
+            pixel of the picture shows of the person, -128 elsewhere; None where not known.
     """
 
     image: Array
@@ -42,6 +44,7 @@ class Sample:
     twist: Array
     betas: Array
     has_smpl: float = 1.0
+    surface: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ class CropSample:
         rotmats: [24, 3, 3]. rot6d: [144]. twist: [23, 2]. betas: [10]. All float32.
         camera_scale: float32, crop widths per metre at the pelvis.
         has_smpl: 1.0 where the body's labels hold.
+        surface: [5, S/4, S/4] float32: 1 where a grid pixel shows the person, then rest x, y, z and
+            depth behind the pelvis there, m; zero elsewhere.
+        has_surface: 1.0 where `surface` is a label.
     """
 
     image: Array
@@ -73,6 +79,8 @@ class CropSample:
     betas: Array
     camera_scale: Array
     has_smpl: Array
+    surface: Array
+    has_surface: Array
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,8 @@ class Batch:
     betas: Tensor
     camera_scale: Tensor
     has_smpl: Tensor
+    surface: Tensor
+    has_surface: Tensor
 
     @classmethod
     def stack(cls, samples: Sequence[CropSample]) -> Batch:

@@ -10,6 +10,7 @@ import numpy as np
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ArtifactError, SourceError
 from train.data.sample import Sample
+from train.synthetic.shards import FORMAT_VERSION
 
 PICTURE_OVER_BOX = 1.5  # side of the stored picture over the longer side of the person's box
 LABELS = (
@@ -44,6 +45,13 @@ class SyntheticShards:
         self.names = [m.parent.name for m in metas]
         self.meta = [json.loads(m.read_text()) for m in metas]
         for path, meta in zip(metas, self.meta, strict=True):
+            if meta.get("format_version") != FORMAT_VERSION:
+                raise ArtifactError(
+                    f"{path.parent} has another format",
+                    got=meta.get("format_version"),
+                    expected=FORMAT_VERSION,
+                    fix="render the set again with python -m train.synthetic",
+                )
             if meta["body_sha256"] != body_sha256:
                 raise ArtifactError(
                     f"{path.parent} was made with another body",
@@ -53,6 +61,7 @@ class SyntheticShards:
                 )
         parts = [m.parent for m in metas]
         self.images = [np.load(p / "images.npy", mmap_mode="r") for p in parts]
+        self.surfaces = [np.load(p / "surface.npy", mmap_mode="r") for p in parts]
         self.labels = {n: np.concatenate([np.load(p / f"{n}.npy") for p in parts]) for n in LABELS}
         self.starts = np.cumsum([0] + [len(images) for images in self.images])
 
@@ -61,8 +70,11 @@ class SyntheticShards:
 
     def image(self, index: int) -> Array:
         """[R, R, 3] uint8, RGB."""
+        return self._mapped(self.images, index)
+
+    def _mapped(self, arrays: list[Array], index: int) -> Array:
         shard = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return np.ascontiguousarray(self.images[shard][index - self.starts[shard]])
+        return np.ascontiguousarray(arrays[shard][index - self.starts[shard]])
 
     def procedural(self, count: int) -> list[int]:
         """The first people whose background is no photograph: free to be handed on."""
@@ -84,4 +96,5 @@ class SyntheticShards:
             rotmats=labels["rotmats"],
             twist=labels["twist"],
             betas=labels["betas"],
+            surface=self._mapped(self.surfaces, index),
         )

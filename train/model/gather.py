@@ -55,6 +55,6 @@ def bilinear_corners(points: Tensor, size: tuple[int, int]) -> tuple[Tensor, Ten
 
 
 def gather_pixels(values: Tensor, pixels: Tensor) -> Tensor:
-    """Values [B, P, N, 2] of each image's pixel [B, 1] -> [B, P, 2]."""
+    """Values [B, P, N, 2] of each image's pixels [B, k] -> [B, k, P, 2]."""
     index = pixels[:, None, :, None].expand(-1, values.shape[1], -1, values.shape[3])
-    return values.gather(2, index)[:, :, 0]
+    return values.gather(2, index).transpose(1, 2)

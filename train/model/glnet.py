@@ -27,6 +27,7 @@ from train.model.hrnet import HRNET_PRESETS, HRNet, HRNetConfig, initialise
 CLASS_VARIANTS = ("local", "pixel")
 SCORE_PRIOR_BIAS = -2.19  # sigmoid gives 0.1: few pixels are positives when training starts
 INITIAL_CAMERA_SCALE = 0.9
+KEYPOINT_GAIN = 4.0  # keypoints lie within half a crop of the pelvis; features are of size one
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class GLNetConfig:
         fused_channels: 0 takes the highest-resolution branch as F, as the paper does. Otherwise F
             has this many channels, gathered from all four branches: a narrow backbone's first
             branch has fewer channels than there are keypoints to tell apart.
+        lifting_width: 0 tells the residual rotation from the sampled features alone, as the paper
+            does. Otherwise the width of two hidden layers that also read the pixel's own keypoints
+            and the global feature: from joints to rotations is a shorter way than from pixels.
+        winners: pixels whose predictions are averaged at run time; 1 is the paper's single best.
         class_variant: what scores a pixel. `local`: the class branch's features at the seven part
             points, as in the paper; `pixel`: the class branch alone, which lets everything behind
             hop 1 run at the winning pixel only.
@@ -50,6 +55,9 @@ class GLNetConfig:
             is never exported.
         heatmaps: also learn one heat map and one depth map per keypoint, in training only. They
             teach the features where the joints are long before two hops can.
+        surface: also learn, in training only, which grid pixels show the person, which point of the
+            rest body they show and how deep it lies. Front and back, left and right are then told
+            apart at every pixel and not only through the joints.
     """
 
     spec: NetSpec = field(default_factory=NetSpec)
@@ -57,10 +65,13 @@ class GLNetConfig:
     branch_channels: int = 256
     part_channels: int = 64
     fused_channels: int = 0
+    lifting_width: int = 0
+    winners: int = 1
     class_variant: str = "local"
     local_encoding: bool = True
     global_baseline: bool = True
     heatmaps: bool = True
+    surface: bool = True
 
     @property
     def feature_channels(self) -> int:
@@ -83,6 +94,8 @@ def preset(name: str, **spec_fields: object) -> GLNetConfig:
             branch_channels=64,
             part_channels=32,
             fused_channels=96,
+            lifting_width=256,
+            winners=64,
             class_variant="pixel",
         )
     spec = NetSpec(**{"preset": name, "input_size": 256, **spec_fields})
@@ -104,6 +117,8 @@ class DenseOutput:
         part_points: [B, P, h, w, 2], hop 1, absolute grid pixels (x, y).
         baseline: `GlobalPose` or None.
         heatmaps: [B, 2K, h, w], logits then depths, or None.
+        surface: [B, 5, h, w], logit of the person, rest x, y, z and depth times `SURFACE_SCALE`,
+            or None.
     """
 
     score_logits: Tensor
@@ -116,6 +131,7 @@ class DenseOutput:
     part_points: Tensor
     baseline: GlobalPose | None
     heatmaps: Tensor | None
+    surface: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -206,7 +222,7 @@ class PixelHead(nn.Module):
     keypoints (hop 2), their depths, and the residual rotation.
     """
 
-    def __init__(self, config: GLNetConfig) -> None:
+    def __init__(self, config: GLNetConfig, global_channels: int) -> None:
         super().__init__()
         channels, width, part = (
             config.feature_channels,
@@ -220,8 +236,13 @@ class PixelHead(nn.Module):
         # One 1x1 convolution per part and one for the reference pixel, in a single kernel.
         self.part_encoder = point_encoder(width, (NUM_PARTS + 1) * part)
         self.hop2 = nn.ModuleList(nn.Linear(part, 3 * len(k)) for k in PARTS.values())
-        self.fuse = nn.Linear((NUM_PARTS + 1) * part, width)
-        self.residual = nn.Linear(width, config.rotation_numbers)
+        hidden = config.lifting_width or width
+        self.fuse = nn.Linear((NUM_PARTS + 1) * part, hidden)
+        if config.lifting_width:
+            self.fuse_keypoints = nn.Linear(NUM_KEYPOINTS * 3, hidden, bias=False)
+            self.fuse_global = nn.Linear(global_channels, hidden, bias=False)
+            self.lifting = nn.Linear(hidden, hidden)
+        self.residual = nn.Linear(hidden, config.rotation_numbers)
         self.class_encoder = None
         score_in = width
         if config.class_variant == "local":
@@ -290,30 +311,47 @@ class PixelHead(nn.Module):
     def encode_at(
         self, keypoint: Tensor, points: Tensor, pixel_xy: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The same for one pixel per image, touching only the 29 grid cells it needs.
+        """The same for a few pixels per image, touching only the 29 grid cells each needs.
 
         ReLU stands between the 1x1 convolutions and the sampling, so the branch is read at the four
-        corners of each part point, encoded there, and interpolated last: identical numbers.
+        corners of each part point, encoded there by that part's own kernel, and interpolated last:
+        identical numbers in evaluation mode.
 
         Args:
             keypoint: [B, width, h, w].
-            points: [B, P, 2] float32, part points of the winning pixel.
-            pixel_xy: [B, 1, 2] float32, that pixel.
+            points: [B, N, P, 2] float32, part points.
+            pixel_xy: [B, N, 2] float32, the pixels.
         """
-        size = keypoint.shape[-2:]
-        corners, weights = bilinear_corners(points, size)  # [B, P, 4, 2], [B, P, 4]
-        cells = torch.cat([corners.flatten(1, 2), pixel_xy], dim=1)
-        read = part_point_gather(keypoint, cells)  # [B, 4 P + 1, width]
-        encoded = self.part_encoder(read.transpose(1, 2)[..., None])[..., 0].transpose(1, 2)
-        part = self.config.part_channels
-        per_part = encoded[:, :-1, : NUM_PARTS * part]
-        per_part = per_part.reshape(-1, NUM_PARTS, 4, NUM_PARTS, part)
-        own = torch.stack([per_part[:, p, :, p] for p in range(NUM_PARTS)], dim=1)
-        sampled = (own * weights[..., None]).sum(2)
-        return sampled[:, None], encoded[:, -1:, NUM_PARTS * part :]
+        batch, count = points.shape[:2]
+        corners, weights = bilinear_corners(points, keypoint.shape[-2:])  # [B, N, P, 4, 2]
+        cells = torch.cat([corners.flatten(1, 3), pixel_xy], dim=1)
+        read = part_point_gather(keypoint, cells)  # [B, 29 N, width]
+        kernels, shift = self._folded_encoder()  # [P + 1, width, c], [P + 1, c]
+        around = read[:, :-count].reshape(batch, count, NUM_PARTS, 4, -1)
+        encoded = around.transpose(2, 1).flatten(2, 3) @ kernels[:-1]  # [B, P, 4 N, c]
+        encoded = F.relu(encoded + shift[:-1, None])
+        encoded = encoded.reshape(batch, NUM_PARTS, count, 4, -1).transpose(2, 1)
+        sampled = (encoded * weights[..., None]).sum(3)
+        return sampled, F.relu(read[:, -count:] @ kernels[-1] + shift[-1])
+
+    def _folded_encoder(self) -> tuple[Tensor, Tensor]:
+        """The part encoder with its batch norm folded in: one matrix and shift per part."""
+        convolution, norm = self.part_encoder[0], self.part_encoder[1]
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        kernel = convolution.weight[:, :, 0, 0] * scale[:, None]
+        shift = norm.bias - norm.running_mean * scale
+        groups = NUM_PARTS + 1
+        return kernel.reshape(groups, -1, kernel.shape[1]).transpose(1, 2), shift.reshape(
+            groups, -1
+        )
 
     def predict(
-        self, parts: Tensor, reference: Tensor, points: Tensor, size: tuple[int, int]
+        self,
+        parts: Tensor,
+        reference: Tensor,
+        points: Tensor,
+        size: tuple[int, int],
+        pooled: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Hop 2 and the residual rotation.
 
@@ -321,6 +359,7 @@ class PixelHead(nn.Module):
             parts: [B, N, P, c]. reference: [B, N, c].
             points: [B, N, P, 2] float32, part points, absolute grid pixels.
             size: (h, w) of the grid.
+            pooled: [B, global channels], the global feature.
 
         Returns:
             keypoints_uvd [B, N, K, 3] float32 and residual [B, N, R] float32.
@@ -336,8 +375,13 @@ class PixelHead(nn.Module):
             # Depth is counted in grid pixels like x and y, so that one learning rate suits all.
             located.append(torch.cat([u, v, offsets[..., 2:] / width], dim=-1))
         keypoints = torch.cat(located, dim=2)[:, :, self.keypoint_order]
-        fused = F.relu(self.fuse(torch.cat([parts.flatten(2), reference], dim=-1)))
-        return keypoints, self.residual(fused).float()
+        fused = self.fuse(torch.cat([parts.flatten(2), reference], dim=-1))
+        if self.config.lifting_width:
+            # Rotations must not bend the keypoints to their own ends, so no gradient goes back.
+            shape = KEYPOINT_GAIN * (keypoints - keypoints[:, :, :1]).detach().flatten(2)
+            fused = fused + self.fuse_keypoints(shape) + self.fuse_global(pooled)[:, None]
+            fused = self.lifting(F.relu(fused))
+        return keypoints, self.residual(F.relu(fused)).float()
 
 
 def point_encoder(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -372,7 +416,7 @@ class GLNet(nn.Module):
         self.backbone = HRNet(config.backbone)
         initialise(self.backbone)
         self.global_head = GlobalHead(config, self.backbone.global_channels)
-        self.pixel_head = PixelHead(config)
+        self.pixel_head = PixelHead(config, self.backbone.global_channels)
         self.fusion = None
         if config.fused_channels:
             self.fusion = BranchFusion(config.backbone.widths, config.fused_channels)
@@ -382,6 +426,11 @@ class GLNet(nn.Module):
             self.heatmap_head = nn.Conv2d(config.feature_channels, 2 * NUM_KEYPOINTS, 1)
             nn.init.normal_(self.heatmap_head.weight, std=1e-3)
             nn.init.zeros_(self.heatmap_head.bias)
+        self.surface_head = None
+        if config.surface:
+            self.surface_head = nn.Conv2d(config.feature_channels, 5, 1)
+            nn.init.normal_(self.surface_head.weight, std=1e-3)
+            nn.init.zeros_(self.surface_head.bias)
 
     def forward(self, image: Tensor, pixels: Tensor | None = None) -> DenseOutput:
         """Predict from `pixels` ([N] int64, row-major; None: all of them).
@@ -399,7 +448,9 @@ class GLNet(nn.Module):
             pixels = torch.arange(height * width, device=image.device)
         parts, reference = self.pixel_head.encode_dense(keypoint, part_points, pixels)
         points = part_points.flatten(2, 3)[:, :, pixels].transpose(1, 2)
-        keypoints, residual = self.pixel_head.predict(parts, reference, points, (height, width))
+        keypoints, residual = self.pixel_head.predict(
+            parts, reference, points, (height, width), pooled
+        )
         return DenseOutput(
             score_logits=self.pixel_head.score_map(class_, part_points),
             pixels=pixels,
@@ -411,6 +462,7 @@ class GLNet(nn.Module):
             part_points=part_points,
             baseline=self.global_head.global_pose(pooled),
             heatmaps=None if self.heatmap_head is None else self.heatmap_head(grid).float(),
+            surface=None if self.surface_head is None else self.surface_head(grid).float(),
         )
 
     def features(self, branches: list[Tensor]) -> Tensor:
@@ -420,27 +472,29 @@ class GLNet(nn.Module):
     def top1(self, image: Tensor) -> dict[str, Tensor]:
         """The prediction of the highest-scoring pixel (§3.4, end), as NetSpec names it.
 
-        Everything behind hop 1 runs at that pixel alone. This is the exported graph.
+        With `winners` above 1 the mean of that many best pixels. Everything behind hop 1 runs at
+        those pixels alone. This is the exported graph.
         """
         features = self.backbone(image)
-        betas, base_rotation, camera_scale = self.global_head(self.backbone.pool(features))
+        pooled = self.backbone.pool(features)
+        betas, base_rotation, camera_scale = self.global_head(pooled)
         keypoint, class_, part_points = self.pixel_head.branches(self.features(features))
         height, width = keypoint.shape[-2:]
         logits = self.pixel_head.score_map(class_, part_points).flatten(1)
-        best = logits.argmax(1, keepdim=True)
-        points = gather_pixels(part_points.flatten(2, 3), best)  # [B, P, 2]
+        scores, best = logits.topk(self.config.winners, dim=1)
+        points = gather_pixels(part_points.flatten(2, 3), best)  # [B, k, P, 2]
         pixel_xy = torch.stack([best % width, best // width], dim=-1).float()
         parts, reference = self.pixel_head.encode_at(keypoint, points, pixel_xy)
         keypoints, residual = self.pixel_head.predict(
-            parts, reference, points[:, None], (height, width)
+            parts, reference, points, (height, width), pooled
         )
         return self._named(
-            score=logits.gather(1, best)[:, 0].sigmoid(),
+            score=scores[:, 0].sigmoid(),
             pixel=best[:, 0],
-            keypoints_uvd=keypoints[:, 0],
+            keypoints_uvd=keypoints.mean(1),
             betas=betas,
             camera_scale=camera_scale,
-            rotation=base_rotation + residual[:, 0],
+            rotation=base_rotation + residual.mean(1),
         )
 
     def _named(self, rotation: Tensor, **outputs: Tensor) -> dict[str, Tensor]:

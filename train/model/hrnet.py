@@ -44,7 +44,7 @@ HRNET_PRESETS = {
     "w32": HRNetConfig(width=32),
     "w48": HRNetConfig(width=48),
     "tiny": HRNetConfig(
-        width=32, stem=16, layer1_blocks=1, modules=(1, 1, 1), blocks=2, classification_neck=False
+        width=32, stem=16, layer1_blocks=1, modules=(1, 2, 1), blocks=2, classification_neck=False
     ),
 }
 

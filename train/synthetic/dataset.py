@@ -60,6 +60,7 @@ def render_set(
                 "size": settings.size, "body_id": body.body_id, "body_sha256": body.sha256,
                 "photographs": photographs,
                 "generator_version": shards.GENERATOR_VERSION,
+                "format_version": shards.FORMAT_VERSION,
             }  # fmt: skip
             known = shards.read_meta(folder)
             if known is not None and all(known.get(key) == meta[key] for key in meta):

@@ -44,6 +44,7 @@ class Sample:
 
     images: Array
     mask: Array
+    surface: Array
     keypoints_uv: Array
     visible: Array
     keypoints_xyz: Array
@@ -235,6 +236,7 @@ class Generator:
         return Sample(
             images=image,
             mask=np.packbits(mask, axis=1),
+            surface=self._canvas.surface(actor.person, mask, float(placement.translation[2])),
             keypoints_uv=picture.uv(placement.project(actor.keypoints)),
             visible=visible,
             keypoints_xyz=actor.keypoints,

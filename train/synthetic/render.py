@@ -20,6 +20,7 @@ from train.synthetic.shading import (
     Lights,
     Shadow,
     shade_layer,
+    surface_map,
 )
 from train.synthetic.view import bounds
 
@@ -112,6 +113,12 @@ class Canvas:
             self._rgb, self._alpha,
         )  # fmt: skip
         return Layer(self._rgb, self._alpha, buffers.zbuffer)
+
+    def surface(self, person: Person, mask: Array, pelvis_z: float) -> Array:
+        """`surface_map` [R/4, R/4, 4] int8 of the person drawn last, where `mask` [R, R] holds."""
+        out = np.empty((self.size // 4, self.size // 4, 4), np.int8)
+        surface_map(person.mesh, self._buffers, mask, pelvis_z, out)
+        return out
 
 
 def seen_keypoints(uv: Array, depth: Array, zbuffer: Array) -> Array:

@@ -116,6 +116,34 @@ def shade_layer(
 
 
 @nb.njit(**_JIT)
+def surface_map(mesh: Mesh, buffers: Buffers, mask: Array, pelvis_z: float, out: Array) -> None:
+    """Which point of the rest body each coarse pixel shows, and how deep it lies.
+
+    Args:
+        mask: [R, R] bool, pixels that show this person.
+        pelvis_z: depth of the pelvis, m.
+        out: [R/4, R/4, 4] int8, written: rest x, y, z and depth behind the pelvis, cm, cut at
+            +-127; all four -128 where the middle of the coarse pixel shows something else.
+    """
+    step = mask.shape[0] // out.shape[0]
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            row, column = y * step + step // 2, x * step + step // 2
+            yy, xx = SUPERSAMPLING * row, SUPERSAMPLING * column
+            if not mask[row, column] or buffers.zbuffer[yy, xx] <= 0.0:
+                out[y, x, :] = -128
+                continue
+            f = buffers.face_id[yy, xx]
+            w1, w2 = buffers.bary[yy, xx, 0], buffers.bary[yy, xx, 1]
+            for k in range(3):
+                value = (1.0 - w1 - w2) * mesh.rest[mesh.faces[f, 0], k]
+                value += w1 * mesh.rest[mesh.faces[f, 1], k] + w2 * mesh.rest[mesh.faces[f, 2], k]
+                out[y, x, k] = max(-127, min(127, round(100.0 * value)))
+            depth = 1.0 / buffers.zbuffer[yy, xx] - pelvis_z
+            out[y, x, 3] = max(-127, min(127, round(100.0 * depth)))
+
+
+@nb.njit(**_JIT)
 def _shade_sample(
     yy: int, xx: int, mesh: Mesh, buffers: Buffers, cuts: Cuts, cloth: Cloth, lights: Lights,
     lens: Lens, shadow: Shadow,

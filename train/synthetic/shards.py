@@ -19,7 +19,7 @@ from train.synthetic.background import BACKGROUND_NAMES
 from train.synthetic.generate import FLAG_NAMES
 from train.synthetic.poses import FAMILY_NAMES
 
-FORMAT_VERSION = 1  # of the files
+FORMAT_VERSION = 2  # of the files
 GENERATOR_VERSION = 4  # of the pictures: raise it when the same seed gives other ones
 META = "meta.json"
 
@@ -29,6 +29,7 @@ def fields(size: int) -> dict[str, tuple[tuple[int, ...], type]]:
     return {
         "images": ((size, size, 3), np.uint8),
         "mask": ((size, size // 8), np.uint8),
+        "surface": ((size // 4, size // 4, 4), np.int8),
         "keypoints_uv": ((NUM_KEYPOINTS, 2), np.float32),
         "visible": ((NUM_KEYPOINTS,), np.uint8),
         "keypoints_xyz": ((NUM_KEYPOINTS, 3), np.float32),
