@@ -21,6 +21,13 @@ from train.matching import MatchingConfig
 from train.model.glnet import CLASS_VARIANTS, preset
 from train.trainer import Trainer
 
+LOSS_WEIGHTS = (
+    "keypoint_weight",
+    "depth_weight",
+    "posture_weight",
+    "heatmap_weight",
+    "surface_weight",
+)
 BODY = Path("glnet_rt/assets/body.npz")
 
 
@@ -48,6 +55,9 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-local-encoding", action="store_true", help="Table 2 without LEM")
     parser.add_argument("--center-positives", action="store_true", help="Table 2 without DMS")
     parser.add_argument("--positives", type=int, default=20, help="T of dynamic matching")
+    for name in LOSS_WEIGHTS:
+        value = getattr(defaults.loss, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=value)
     parser.add_argument("--schedule", choices=SCHEDULES, default=defaults.schedule)
     parser.add_argument("--adamw", action="store_true", help="AdamW alone, without Muon")
     parser.add_argument("--compile", action="store_true", help="fuse with torch.compile; needs g++")
@@ -79,7 +89,8 @@ def fit(arguments: argparse.Namespace) -> None:
     picked = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(config)
               if hasattr(arguments, f.name)}  # fmt: skip
     matching = MatchingConfig(positives=arguments.positives, center=arguments.center_positives)
-    loss = dataclasses.replace(config.loss, matching=matching)
+    weights = {name: getattr(arguments, name) for name in LOSS_WEIGHTS}
+    loss = dataclasses.replace(config.loss, matching=matching, **weights)
     config = dataclasses.replace(
         config, bf16=not arguments.float32, muon=not arguments.adamw, loss=loss, **picked
     )

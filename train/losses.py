@@ -24,6 +24,7 @@ class LossConfig:
 
     Attributes:
         class_weight, keypoint_weight, rotation_weight: lambda_cls, lambda_2D, lambda_3D.
+        depth_weight: of the keypoints' depths; lambda_2D in the paper.
         alpha, gamma: of the focal loss.
         heatmap_weight: the train-only heat and depth maps.
         surface_weight: the train-only map of the body's surface.
@@ -35,6 +36,7 @@ class LossConfig:
 
     class_weight: float = 2.0
     keypoint_weight: float = 70.0
+    depth_weight: float = 70.0
     rotation_weight: float = 0.1
     alpha: float = 0.25
     gamma: float = 2.0
@@ -68,7 +70,7 @@ def glnet_loss(
     loss = {
         "cls": config.class_weight * focal_loss(logits, positives, config.alpha, config.gamma),
         "uv": config.keypoint_weight * masked_l1(chosen_kp[..., :2], batch, batch.uv_weight),
-        "depth": config.keypoint_weight * masked_l1(chosen_kp[..., 2:], batch, batch.depth_weight),
+        "depth": config.depth_weight * masked_l1(chosen_kp[..., 2:], batch, batch.depth_weight),
     }
     w3d = config.rotation_weight
     has = batch.has_smpl
@@ -78,7 +80,7 @@ def glnet_loss(
     loss["base"] = w3d * masked_mean(base, has)
     loss["betas"] = w3d * masked_mean((output.betas - batch.betas).square().sum(1), has)
     camera = (output.camera_scale - batch.camera_scale).square()
-    loss["camera"] = masked_mean(camera, has)
+    loss["camera"] = masked_mean(camera, batch.has_scale)
     if representation == "direct" and rest_joints is not None and config.posture_weight:
         poses = [chosen_rotation, output.base_rotation[:, None]]
         if output.baseline is not None:
@@ -204,7 +206,7 @@ def heatmap_loss(maps: Tensor, batch: Batch, sigma: float = 1.5) -> tuple[Tensor
     depth_error = (depth - batch.keypoints_uvd[..., 2]).abs()
     weight = inside / inside.sum().clamp(min=1.0)
     # Cross entropy counts in nats, depth error in crops: fifty brings them to one size.
-    return 0.2 * (heat * weight).sum(), 10 * (depth_error * weight * batch.has_smpl[:, None]).sum()
+    return 0.2 * (heat * weight).sum(), 10 * (depth_error * weight * (batch.depth_weight > 0)).sum()
 
 
 def surface_loss(maps: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

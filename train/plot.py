@@ -1,6 +1,6 @@
 """`python -m train.plot METRICS.csv [MORE.csv ...] --out CURVE.png`: a run's learning curve.
 
-Several files are phases of one training, each started from the one before; their images add up.
+Several files are phases of one training, each started from weights of the one before.
 """
 
 from __future__ import annotations
@@ -40,14 +40,12 @@ def main() -> None:
 
 
 def joined(files: list[Path]) -> list[dict[str, float]]:
-    """Rows of all phases; `images` counts from the start of the first, `phase` from 1."""
+    """Rows of all phases with their `phase`, from 1; `images` counts through, as runs write it."""
     rows: list[dict[str, float]] = []
-    before = 0.0
     for phase, path in enumerate(files, start=1):
         with path.open() as file:
             values = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-        rows += [{**row, "images": before + row["images"], "phase": phase} for row in values]
-        before = rows[-1]["images"]
+        rows += [{**row, "phase": phase} for row in values]
     return rows
 
 

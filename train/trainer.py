@@ -68,7 +68,8 @@ class Trainer:
     """Trains one network into one run folder.
 
     Files of a run: `state.pt` (resume), `weights.safetensors` (averaged weights, what is shipped),
-    `log.csv` (losses), `metrics.csv` (held-out errors).
+    `log.csv` (losses), `metrics.csv` (held-out errors; its images count those of the initial
+    weights too).
 
     Args:
         config: how to train.
@@ -228,7 +229,8 @@ class Trainer:
         if self.rank == 0:
             count = min(self.config.evaluate_count, len(self.heldout))
             report = evaluate(self.average, self.heldout, self.body, range(count))
-            append_row(self.run / "metrics.csv", {"images": self.seen, **report.summary()})
+            images = self.images_before + self.seen
+            append_row(self.run / "metrics.csv", {"images": images, **report.summary()})
 
     def checkpoint(self) -> None:
         """Write the run's state and its weights; rank 0 writes for all."""

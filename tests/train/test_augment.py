@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -44,6 +46,7 @@ def sample(seed: int = 0) -> Sample:
         labelled=np.ones(NUM_KEYPOINTS, np.float32),
         seen=np.ones(NUM_KEYPOINTS, np.float32),
         xyz=xyz,
+        located=np.ones(NUM_KEYPOINTS, np.float32),
         rotmats=rotvec_to_rotmat(rng.normal(size=(24, 3))).astype(np.float32),
         twist=twist / np.linalg.norm(twist, axis=-1, keepdims=True),
         betas=rng.normal(size=10).astype(np.float32),
@@ -155,3 +158,13 @@ def test_crops_of_unknown_surface_say_so() -> None:
     assert crop.has_surface == 0
     assert crop.surface.shape == (5, 32, 32)
     assert not crop.surface.any()
+
+
+def test_crops_without_3d_labels_say_so() -> None:
+    flat = dataclasses.replace(sample(), located=np.zeros(NUM_KEYPOINTS, np.float32), has_smpl=0.0)
+    crop = make_crop(flat, SPEC, STRONG, np.random.default_rng(3))
+    assert crop.has_scale == 0
+    assert crop.has_smpl == 0
+    assert not crop.depth_weight.any()
+    assert crop.uv_weight.any()
+    assert make_crop(sample(), SPEC, STRONG, np.random.default_rng(3)).has_scale == 1

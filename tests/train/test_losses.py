@@ -43,6 +43,7 @@ def labels(batch: int = 3, seed: int = 0) -> Batch:
         twist=twist,
         betas=torch.randn(batch, 10, generator=g),
         camera_scale=torch.rand(batch, generator=g) + 0.5,
+        has_scale=torch.ones(batch),
         has_smpl=torch.ones(batch),
         surface=surface_labels(batch, g),
         has_surface=torch.ones(batch),
@@ -101,7 +102,9 @@ def test_unlabelled_bodies_teach_only_keypoints() -> None:
     model = GLNet(preset("tiny", input_size=64)).train()
     batch = labels()
     nothing = torch.zeros(3)
-    flat = dataclasses.replace(batch, has_smpl=nothing, depth_weight=torch.zeros(3, 36))
+    flat = dataclasses.replace(
+        batch, has_smpl=nothing, has_scale=nothing, depth_weight=torch.zeros(3, 36)
+    )
     with torch.no_grad():
         out = model(batch.image)
         terms = glnet_loss(LossConfig(), out, flat, "decomposed")

@@ -14,10 +14,10 @@ from train import plot
 NAMES = ["images", *(name for series in plot.SERIES.values() for name in series.values())]
 
 
-def test_phases_add_up_and_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_phases_are_joined_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     files = [tmp_path / "one.csv", tmp_path / "two.csv"]
-    for path, images in zip(files, ([10, 20], [5, 15]), strict=True):
+    for path, images in zip(files, ([10, 20], [25, 35]), strict=True):
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(dict.fromkeys(NAMES))

@@ -14,7 +14,7 @@ import numpy as np
 from glnet_rt.camera import fit_camera_scale
 from glnet_rt.contracts import Array
 from glnet_rt.rotation import flip_rotmat, rotmat_to_rot6d
-from glnet_rt.skeleton import FLIP_JOINTS, FLIP_KEYPOINTS, FLIP_TWISTS
+from glnet_rt.skeleton import FLIP_JOINTS, FLIP_KEYPOINTS, FLIP_TWISTS, NUM_JOINTS
 from glnet_rt.spec import NetSpec
 from train.data.sample import CropSample, Sample
 
@@ -109,14 +109,12 @@ def make_crop(
     uv = uv.clip(-1.5, 1.5)
     inside = labels.labelled * (np.abs(uv) <= 0.5).all(-1)
     weight = labels.labelled * np.where(inside > 0, 1.0, config.outside_weight)
-    scale = fit_camera_scale(
-        uv[None, :24], xyz[None, :24], np.zeros((1, 2)), spec.focal, inside[None, :24] + 0.05
-    )
+    scale = camera_scale(uv, xyz, labels.located * (inside + 0.05), spec)
     return CropSample(
         image=normalise(pixels, spec),
         keypoints_uvd=np.concatenate([uv, xyz[:, 2:] / spec.depth_range_m], 1).astype(np.float32),
         uv_weight=weight.astype(np.float32),
-        depth_weight=(weight * sample.has_smpl).astype(np.float32),
+        depth_weight=(weight * labels.located).astype(np.float32),
         seen=(labels.seen * inside).astype(np.float32),
         inside=inside.astype(np.float32),
         xyz=xyz,
@@ -124,11 +122,27 @@ def make_crop(
         rot6d=rotmat_to_rot6d(rotmats).reshape(-1).astype(np.float32),
         twist=labels.twist.astype(np.float32),
         betas=labels.betas.astype(np.float32),
-        camera_scale=np.float32(scale[0]),
+        camera_scale=np.float32(scale or 1.0),
+        has_scale=np.float32(scale is not None),
         has_smpl=np.float32(sample.has_smpl),
         surface=warp_surface(labels.surface, transform, spec.input_size // 4),
         has_surface=np.float32(labels.surface is not None),
     )
+
+
+def camera_scale(uv: Array, xyz: Array, trust: Array, spec: NetSpec) -> float | None:
+    """The scale that explains the joints' positions in the crop; None where they do not tell.
+
+    Args:
+        uv: [36, 2]. xyz: [36, 3] m. trust: [36], >= 0; without the pelvis' own there is no scale.
+    """
+    joints = slice(0, NUM_JOINTS)
+    if trust[0] <= 0 or np.count_nonzero(trust[joints]) < 3:
+        return None
+    fitted = fit_camera_scale(
+        uv[None, joints], xyz[None, joints], np.zeros((1, 2)), spec.focal, trust[None, joints]
+    )
+    return float(fitted[0])
 
 
 def flipped(sample: Sample) -> Sample:
@@ -141,6 +155,7 @@ def flipped(sample: Sample) -> Sample:
         labelled=sample.labelled[keypoints],
         seen=sample.seen[keypoints],
         xyz=sample.xyz[keypoints] * np.array([-1, 1, 1], np.float32),
+        located=sample.located[keypoints],
         rotmats=flip_rotmat(sample.rotmats[joints]),
         twist=sample.twist[twists] * np.array([1, -1], np.float32),
         betas=sample.betas,

@@ -26,10 +26,11 @@ class Sample:
         labelled: [36] float32, 1 where `uv` is known.
         seen: [36] float32, 1 where the keypoint is inside the image and not hidden.
         xyz: [36, 3] float32, m, relative to the pelvis; its z is the keypoint's depth.
+        located: [36] float32, 1 where `xyz` is a label.
         rotmats: [24, 3, 3] float32, local; index 0 is camera from body.
         twist: [23, 2] float32, (cos, sin).
         betas: [10] float32.
-        has_smpl: 1.0 where xyz, rotmats, twist and betas are labels.
+        has_smpl: 1.0 where rotmats, twist and betas are labels.
         surface: [r, r, 4] int8, rest x, y, z and depth behind the pelvis, cm, of what each coarse
             pixel of the picture shows of the person, -128 elsewhere; None where not known.
     """
@@ -40,6 +41,7 @@ class Sample:
     labelled: Array
     seen: Array
     xyz: Array
+    located: Array
     rotmats: Array
     twist: Array
     betas: Array
@@ -60,6 +62,7 @@ class CropSample:
         xyz: [36, 3] float32, m, relative to the pelvis, turned and mirrored with the crop.
         rotmats: [24, 3, 3]. rot6d: [144]. twist: [23, 2]. betas: [10]. All float32.
         camera_scale: float32, crop widths per metre at the pelvis.
+        has_scale: 1.0 where `camera_scale` is a label.
         has_smpl: 1.0 where the body's labels hold.
         surface: [5, S/4, S/4] float32: 1 where a grid pixel shows the person, then rest x, y, z and
             depth behind the pelvis there, m; zero elsewhere.
@@ -78,6 +81,7 @@ class CropSample:
     twist: Array
     betas: Array
     camera_scale: Array
+    has_scale: Array
     has_smpl: Array
     surface: Array
     has_surface: Array
@@ -99,6 +103,7 @@ class Batch:
     twist: Tensor
     betas: Tensor
     camera_scale: Tensor
+    has_scale: Tensor
     has_smpl: Tensor
     surface: Tensor
     has_surface: Tensor

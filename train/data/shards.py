@@ -93,6 +93,7 @@ class SyntheticShards:
                 labels["visible"] == 2, 1.0, np.where(labels["visible"] == 1, 0.3, 0.0)
             ).astype(np.float32),
             xyz=labels["keypoints_xyz"],
+            located=np.ones(len(labels["keypoints_xyz"]), np.float32),
             rotmats=labels["rotmats"],
             twist=labels["twist"],
             betas=labels["betas"],

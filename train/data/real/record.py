@@ -1,0 +1,126 @@
+"""A labelled person in a photograph: what every real data set's reader yields.
+
+Readers translate files; what happens to the labels afterwards (cutting the picture, joints from
+SMPL parameters, twists) is written once, in `train.data.real.people`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from glnet_rt.contracts import Array
+from glnet_rt.skeleton import INDEX, NUM_KEYPOINTS
+
+UNKNOWN, HIDDEN, SEEN = 0, 1, 2
+
+
+@dataclass(frozen=True, eq=False)
+class SmplLabel:
+    """SMPL parameters in the camera frame (x right, y down, z forward).
+
+    Attributes:
+        rotmats: [24, 3, 3] float64, local; index 0 is camera from body.
+        betas: [10] float64.
+        gender: `neutral`, `male` or `female`: whose betas they are.
+        transl_m: [3] float64, SMPL's translation in the label's own frame, or None where not known.
+        camera_from_label: [4, 4] float64; brings that frame's points into the camera.
+    """
+
+    rotmats: Array
+    betas: Array
+    gender: str = "neutral"
+    transl_m: Array | None = None
+    camera_from_label: Array = field(default_factory=lambda: np.eye(4))
+
+    def pelvis_m(self, rest_pelvis: Array) -> Array | None:
+        """[3] the pelvis in the camera, given where it rests [3] for this shape.
+
+        A rotation of the frame turns the body about its pelvis, not about the model's origin, so
+        that the translation cannot be turned by itself.
+        """
+        if self.transl_m is None:
+            return None
+        there = rest_pelvis + self.transl_m
+        pelvis: Array = self.camera_from_label[:3, :3] @ there + self.camera_from_label[:3, 3]
+        return pelvis
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One person in one picture.
+
+    Attributes:
+        source: name of the data set.
+        image: the picture's file.
+        bbox_xyxy: [4] float64, edges, image px.
+        keypoints_px: [36, 2] float64, image px; meaningless where `state` is UNKNOWN.
+        state: [36] uint8: UNKNOWN, HIDDEN or SEEN.
+        xyz: [36, 3] float64, m, camera frame, relative to the pelvis.
+        located: [36] bool, where `xyz` is known.
+        smpl: parameters of the body, or None.
+        K: [3, 3] float64 intrinsics, px, or None.
+        clockwise_turns: quarter turns that bring the stored picture upright; all labels speak of
+            the upright one.
+        tags: what protocols ask for: sequence, frame, subject, activity, annotation id.
+    """
+
+    source: str
+    image: Path
+    bbox_xyxy: Array
+    keypoints_px: Array
+    state: Array
+    xyz: Array
+    located: Array
+    smpl: SmplLabel | None = None
+    K: Array | None = None
+    clockwise_turns: int = 0
+    tags: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JointOrder:
+    """A data set's own joint order, and which of our 36 keypoints its joints are.
+
+    Attributes:
+        names: one per joint of the data set; those that are none of ours are skipped.
+    """
+
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def pairs(self) -> tuple[list[int], list[int]]:
+        """Indices into the data set's joints, and the keypoints they are."""
+        known = [(i, INDEX[name]) for i, name in enumerate(self.names) if name in INDEX]
+        return [i for i, _ in known], [k for _, k in known]
+
+    def keypoints(self, joints: Array, state: Array) -> tuple[Array, Array]:
+        """Joints [J, D] with a state each [J] -> [36, D] and [36] uint8."""
+        source, target = self.pairs()
+        placed = np.zeros((NUM_KEYPOINTS, joints.shape[1]))
+        states = np.zeros(NUM_KEYPOINTS, np.uint8)
+        known = np.asarray(state)[source] > UNKNOWN
+        placed[target] = np.where(known[:, None], joints[source], 0.0)
+        states[target] = np.asarray(state)[source]
+        return placed, states
+
+
+def nothing_located() -> tuple[Array, Array]:
+    """`xyz` and `located` of a data set that labels pixels only."""
+    return np.zeros((NUM_KEYPOINTS, 3)), np.zeros(NUM_KEYPOINTS, bool)
+
+
+def box_of_points(points: Array, known: Array) -> Array:
+    """[4] edges of the tight box around the known points [N, 2], image px."""
+    kept = points[np.asarray(known, bool)]
+    return np.concatenate([kept.min(0), kept.max(0) + 1.0])
+
+
+def xyxy_from_xywh(box: Array) -> Array:
+    """COCO's (x, y, width, height) -> edges."""
+    x, y, width, height = np.asarray(box, np.float64)
+    return np.array([x, y, x + width, y + height])
