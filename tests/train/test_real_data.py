@@ -109,15 +109,13 @@ def test_real_coco_rows() -> None:
             SHARED / f"coco/annotations/person_keypoints_{split}.json", SHARED / "coco" / split
         )
         assert len(records) == count
+        inside = []
         for record in records:
             assert record.image.exists()
-            known = record.state > UNKNOWN
-            x0, y0, x1, y1 = record.bbox_xyxy
-            x, y = record.keypoints_px[known].T
-            assert (x >= x0 - 3).all()
-            assert (x <= x1 + 3).all()
-            assert (y >= y0 - 3).all()
-            assert (y <= y1 + 3).all()
+            points = record.keypoints_px[record.state > UNKNOWN]
+            low, high = record.bbox_xyxy[:2] - 3, record.bbox_xyxy[2:] + 3
+            inside += ((points >= low) & (points <= high)).all(1).tolist()
+        assert np.mean(inside) > 0.95  # a box follows the outline, which may be cut by something
 
 
 def test_orders_name_every_joint_once() -> None:
