@@ -60,3 +60,16 @@ def test_four_scales_and_a_global_feature(name: str) -> None:
         (2, w, 16 >> i, 24 >> i) for i, w in enumerate(config.widths)
     ]
     assert pooled.shape == (2, net.global_channels)
+
+
+def test_moments_say_where_a_channel_fires() -> None:
+    net = HRNet(HRNET_PRESETS["tiny"])
+    features = [torch.zeros(1, w, 16 >> i, 16 >> i) for i, w in enumerate(net.config.widths)]
+    features[0][0, 5, 0, -1] = 256.0  # top right
+    features[2][0, 7, -1, 0] = 16.0  # bottom left
+    mean, x, y = net.pool(features)[0].chunk(3)
+    places = [5, sum(net.config.widths[:2]) + 7]
+    assert mean[places].tolist() == [1, 1]
+    assert x[places].tolist() == [2, -2]
+    assert y[places].tolist() == [-2, 2]
+    assert mean.count_nonzero() == x.count_nonzero() == y.count_nonzero() == 2

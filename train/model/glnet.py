@@ -377,8 +377,8 @@ class PixelHead(nn.Module):
         keypoints = torch.cat(located, dim=2)[:, :, self.keypoint_order]
         fused = self.fuse(torch.cat([parts.flatten(2), reference], dim=-1))
         if self.config.lifting_width:
-            # Rotations must not bend the keypoints to their own ends, so no gradient goes back.
-            shape = KEYPOINT_GAIN * (keypoints - keypoints[:, :, :1]).detach().flatten(2)
+            # With its gradient: what rotations ask of the keypoints is clearer than their own loss.
+            shape = KEYPOINT_GAIN * (keypoints - keypoints[:, :, :1]).flatten(2)
             fused = fused + self.fuse_keypoints(shape) + self.fuse_global(pooled)[:, None]
             fused = self.lifting(F.relu(fused))
         return keypoints, self.residual(F.relu(fused)).float()

@@ -25,6 +25,8 @@ class HRNetConfig:
         blocks: residual blocks per branch and module.
         classification_neck: the official classification head up to its 2048 pooled features (the
             paper's global features); without it the pooled branches are concatenated.
+        moments: beside its mean, pool every channel weighted by x and by y: where it fires, which
+            a narrow backbone has no channels to spare for. Not with the classification head.
     """
 
     width: int = 32
@@ -33,6 +35,7 @@ class HRNetConfig:
     modules: tuple[int, int, int] = (1, 4, 3)
     blocks: int = 4
     classification_neck: bool = True
+    moments: bool = False
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -44,7 +47,13 @@ HRNET_PRESETS = {
     "w32": HRNetConfig(width=32),
     "w48": HRNetConfig(width=48),
     "tiny": HRNetConfig(
-        width=32, stem=16, layer1_blocks=1, modules=(1, 2, 1), blocks=2, classification_neck=False
+        width=32,
+        stem=16,
+        layer1_blocks=1,
+        modules=(1, 2, 1),
+        blocks=2,
+        classification_neck=False,
+        moments=True,
     ),
 }
 
@@ -247,7 +256,9 @@ class HRNet(nn.Module):
     @property
     def global_channels(self) -> int:
         """Length of the pooled global feature."""
-        return 2048 if self.config.classification_neck else sum(self.config.widths)
+        if self.config.classification_neck:
+            return 2048
+        return sum(self.config.widths) * (3 if self.config.moments else 1)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = self.relu(self.bn1(self.conv1(image)))
@@ -266,11 +277,22 @@ class HRNet(nn.Module):
     def pool(self, features: list[Tensor]) -> Tensor:
         """The global feature f_g [B, global_channels] of GLNet §3.2."""
         if not self.config.classification_neck:
-            return torch.cat([f.mean((2, 3)) for f in features], dim=1)
+            pooled = [f.mean((2, 3)) for f in features]
+            if self.config.moments:
+                pooled += [(f * ramp(f, -1)).mean((2, 3)) for f in features]
+                pooled += [(f * ramp(f, -2)).mean((2, 3)) for f in features]
+            return torch.cat(pooled, dim=1)
         y = self.incre_modules[0](features[0])
         for i, downsample in enumerate(self.downsamp_modules):
             y = self.incre_modules[i + 1](features[i + 1]) + downsample(y)
         return self.final_layer(y).mean((2, 3))
+
+
+def ramp(features: Tensor, axis: int) -> Tensor:
+    """-2 to 2 along one axis of maps [B, C, h, w], so that moments are of the means' size."""
+    steps = features.shape[axis]
+    values = torch.linspace(-2, 2, steps, device=features.device, dtype=features.dtype)
+    return values if axis == -1 else values[:, None]
 
 
 def initialise(module: nn.Module) -> None:
