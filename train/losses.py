@@ -8,10 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glnet_rt.skeleton import NUM_JOINTS
+from glnet_rt.skeleton import NUM_JOINTS, NUM_KEYPOINTS
 from train.data.sample import Batch
 from train.matching import MatchingConfig, center_pixels, match
-from train.model.glnet import DenseOutput, normalise_twist, pixel_grid
+from train.model.glnet import (
+    JOINT_SPREAD_M,
+    KEYPOINT_SPREAD,
+    DenseOutput,
+    normalise_twist,
+    pixel_grid,
+)
 from train.model.kinematics import forward_kinematics, rot6d_to_rotmat
 
 # Front and back are 20 cm apart, hands 1.6 m: scaled, each coordinate counts about the same.
@@ -67,9 +73,12 @@ def glnet_loss(
     positives = choose_positives(config, output, logits, batch, target_rotation)
     chosen_kp = take(output.keypoints_uvd, positives)
     chosen_rotation = take(output.rotation, positives)
+    spread = None if output.spread is None else take(output.spread, positives)
+    of_keypoint = None if spread is None else spread[..., :NUM_KEYPOINTS]
+    uv = masked_l1(chosen_kp[..., :2], batch, batch.uv_weight, of_keypoint)
     loss = {
         "cls": config.class_weight * focal_loss(logits, positives, config.alpha, config.gamma),
-        "uv": config.keypoint_weight * masked_l1(chosen_kp[..., :2], batch, batch.uv_weight),
+        "uv": config.keypoint_weight * uv,
         "depth": config.depth_weight * masked_l1(chosen_kp[..., 2:], batch, batch.depth_weight),
     }
     w3d = config.rotation_weight
@@ -85,7 +94,9 @@ def glnet_loss(
         poses = [chosen_rotation, output.base_rotation[:, None]]
         if output.baseline is not None:
             poses.append(output.baseline.rot6d.flatten(1)[:, None])
-        loss["posture"] = config.posture_weight * posture_loss(poses, batch, rest_joints)
+        of_joint = None if spread is None else spread[..., NUM_KEYPOINTS:]
+        posture = posture_loss(poses, batch, rest_joints, of_joint)
+        loss["posture"] = config.posture_weight * posture
     if output.baseline is not None:
         direct = rotation_error(output.baseline.rot6d.flatten(1), batch.rot6d, "direct")
         pelvis = (output.baseline.pelvis_uv - batch.keypoints_uvd[:, 0, :2]).abs().sum(1)
@@ -137,15 +148,28 @@ def focal_loss(logits: Tensor, positives: Tensor, alpha: float, gamma: float) ->
     return (weight * bce).sum() / positives.numel()
 
 
-def masked_l1(chosen: Tensor, batch: Batch, weight: Tensor) -> Tensor:
+def tempered(error: Tensor, spread: Tensor, scale: float) -> Tensor:
+    """Negative log-likelihood of errors under a Laplace law of the told spread.
+
+    In units in which it is the error itself where the spread is `scale`. Lowest, for a given
+    expected error, where the spread tells just that: what cannot be known pulls less.
+    """
+    return scale * (error / spread + (spread / scale).log())
+
+
+def masked_l1(chosen: Tensor, batch: Batch, weight: Tensor, spread: Tensor | None = None) -> Tensor:
     """Mean over weighted keypoints of |error| (x and y added), over the T positives.
 
     Args:
         chosen: [B, T, K, 2] u, v or [B, T, K, 1] d.
         weight: [B, K], zero where the data set has no label.
+        spread: [B, T, K] expected errors, or None for the plain mean.
     """
     target = batch.keypoints_uvd[..., :2] if chosen.shape[-1] == 2 else batch.keypoints_uvd[..., 2:]
-    error = (chosen - target[:, None]).abs().sum(-1).mean(1)
+    error = (chosen - target[:, None]).abs().sum(-1)
+    if spread is not None:
+        error = tempered(error, spread, KEYPOINT_SPREAD)
+    error = error.mean(1)
     return (error * weight).sum() / weight.sum().clamp(min=1.0)
 
 
@@ -162,7 +186,9 @@ def rotation_error(numbers: Tensor, target: Tensor, representation: str) -> Tens
     return error.square().sum((-3, -2, -1))
 
 
-def posture_loss(predictions: list[Tensor], batch: Batch, rest_joints: Tensor) -> Tensor:
+def posture_loss(
+    predictions: list[Tensor], batch: Batch, rest_joints: Tensor, spread: Tensor | None = None
+) -> Tensor:
     """Mean distance of the joints, m, posed in the body's own frame and with the mean shape.
 
     The global orientation does not matter here: a person taken for facing the other way still
@@ -170,6 +196,7 @@ def posture_loss(predictions: list[Tensor], batch: Batch, rest_joints: Tensor) -
 
     Args:
         predictions: 6D rotations [B, T, 144] each; their losses are added.
+        spread: [B, T, 24] m, expected errors of the first prediction's joints, or None.
     """
     count = [p.shape[1] for p in predictions]
     rotations = torch.cat([*predictions, batch.rot6d[:, None]], 1)  # all at once: many small steps
@@ -177,8 +204,10 @@ def posture_loss(predictions: list[Tensor], batch: Batch, rest_joints: Tensor) -
     rotmats = torch.cat([torch.eye(3).to(rotmats).expand(len(rotmats), 1, 3, 3), rotmats[:, 1:]], 1)
     joints = forward_kinematics(rotmats, rest_joints.expand(len(rotmats), -1, -1))[1]
     joints = joints.reshape(len(batch.rot6d), -1, NUM_JOINTS, 3)
-    errors = (joints[:, :-1] - joints[:, -1:]).norm(dim=-1).mean(-1)  # [B, sum of T]
-    per_image = torch.stack([e.mean(1) for e in errors.split(count, 1)]).sum(0)
+    errors = list((joints[:, :-1] - joints[:, -1:]).norm(dim=-1).split(count, 1))
+    if spread is not None:
+        errors[0] = tempered(errors[0], spread, JOINT_SPREAD_M)
+    per_image = torch.stack([e.mean((1, 2)) for e in errors]).sum(0)
     return masked_mean(per_image, batch.has_smpl)
 
 

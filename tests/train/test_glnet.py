@@ -23,7 +23,8 @@ def stirred(config: GLNetConfig) -> GLNet:
     torch.manual_seed(3)
     model = GLNet(config)
     head = model.pixel_head
-    for layer in (head.hop1, head.score, head.residual, *head.hop2):
+    spread = [head.spread] if head.spread else []
+    for layer in (head.hop1, head.score, head.residual, *head.hop2, *spread):
         torch.nn.init.normal_(layer.weight, std=0.2)
     model.train()
     with torch.no_grad():
@@ -34,12 +35,17 @@ def stirred(config: GLNetConfig) -> GLNet:
 
 @pytest.mark.parametrize("class_variant", ["local", "pixel"])
 @pytest.mark.parametrize("representation", ["decomposed", "direct"])
-@pytest.mark.parametrize("winners", [1, 9])
+@pytest.mark.parametrize(("winners", "spreads"), [(1, False), (9, False), (9, True)])
 def test_top1_is_the_dense_prediction_at_the_best_pixels(
-    class_variant: str, representation: str, winners: int
+    class_variant: str, representation: str, winners: int, spreads: bool
 ) -> None:
     model = stirred(
-        small(class_variant=class_variant, representation=representation, winners=winners)
+        small(
+            class_variant=class_variant,
+            representation=representation,
+            winners=winners,
+            spreads=spreads,
+        )
     )
     image = torch.randn(3, 3, 64, 64)
     with torch.no_grad():
@@ -48,9 +54,18 @@ def test_top1_is_the_dense_prediction_at_the_best_pixels(
     batch = torch.arange(3)[:, None]
     assert torch.equal(top["pixel"], best[:, 0])
     close = {"atol": 2e-5, "rtol": 1e-4}
-    keypoints = dense.keypoints_uvd[batch, best].mean(1)
+    if spreads:
+        trust = dense.spread[batch, best] ** -2
+        of_keypoint = trust[..., :36, None] / trust[..., :36, None].sum(1, keepdim=True)
+        told = dense.spread[batch, best, 36:].mean(-1, keepdim=True) ** -2
+        whole = told / told.sum(1, keepdim=True)
+        assert of_keypoint.std() > 1e-4
+    else:
+        assert dense.spread is None
+        of_keypoint = whole = 1 / winners
+    keypoints = (dense.keypoints_uvd[batch, best] * of_keypoint).sum(1)
     torch.testing.assert_close(top["keypoints_uvd"], keypoints, **close)
-    rotation = dense.rotation[batch, best].mean(1)
+    rotation = (dense.rotation[batch, best] * whole).sum(1)
     if representation == "decomposed":
         torch.testing.assert_close(top["twist"], normalise_twist(rotation), **close)
     else:
@@ -144,6 +159,7 @@ def test_gradient_reaches_every_parameter(class_variant: str, representation: st
     total = total + out.betas.square().sum() + out.camera_scale.square().sum()
     total = total + out.baseline.rot6d.square().sum() + out.baseline.pelvis_uv.square().sum()
     total = total + out.heatmaps.square().sum() + out.surface.square().sum()
+    total = total + out.spread.square().sum()
     total.backward()
     silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []

@@ -19,6 +19,7 @@ from train.losses import (
     posture_loss,
     rotation_error,
     surface_loss,
+    tempered,
 )
 from train.model.glnet import GLNet, preset
 from train.model.kinematics import forward_kinematics
@@ -196,3 +197,26 @@ def test_posture_is_the_distance_of_joints_whichever_way_the_body_faces() -> Non
         for r in (bent, batch.rotmats)
     ]
     torch.testing.assert_close(loss, (expected[0] - expected[1]).norm(dim=-1).mean())
+
+
+def test_tempered_error_is_lowest_where_the_spread_tells_it() -> None:
+    error = torch.tensor(0.3)
+    spreads = torch.linspace(0.05, 1.0, 191)
+    values = tempered(error, spreads, 0.1)
+    assert spreads[values.argmin()] == pytest.approx(0.3, abs=0.01)
+    assert tempered(error, torch.tensor(0.1), 0.1) == pytest.approx(0.3)
+
+
+def test_doubtful_keypoints_pull_less() -> None:
+    model = GLNet(dataclasses.replace(preset("tiny", input_size=64), spreads=True)).train()
+    batch = labels()
+    output = model(batch.image)
+    keypoints = output.keypoints_uvd.detach().requires_grad_()
+    spread = output.spread.detach().clone()
+    spread[..., :18] *= 3
+    spread.requires_grad_()
+    told = dataclasses.replace(output, keypoints_uvd=keypoints, spread=spread)
+    glnet_loss(LossConfig(), told, batch, "decomposed")["uv"].backward()
+    pull = keypoints.grad[..., :2].abs().sum((0, 1, 3))
+    assert pull[:18].mean() == pytest.approx(float(pull[18:].mean()) / 3, rel=0.02)
+    assert spread.grad[..., :36].any()

@@ -27,6 +27,8 @@ from train.model.hrnet import HRNET_PRESETS, HRNet, HRNetConfig, initialise
 CLASS_VARIANTS = ("local", "pixel")
 SCORE_PRIOR_BIAS = -2.19  # sigmoid gives 0.1: few pixels are positives when training starts
 INITIAL_CAMERA_SCALE = 0.9
+# Expected errors before anything is learned: |du| + |dv| of a keypoint, and metres of a joint.
+KEYPOINT_SPREAD, JOINT_SPREAD_M = 0.08, 0.13
 KEYPOINT_GAIN = 4.0  # keypoints lie within half a crop of the pelvis; features are of size one
 
 
@@ -46,6 +48,8 @@ class GLNetConfig:
             does. Otherwise the width of two hidden layers that also read the pixel's own keypoints
             and the global feature: from joints to rotations is a shorter way than from pixels.
         winners: pixels whose predictions are averaged at run time; 1 is the paper's single best.
+        spreads: every pixel also tells how far off it expects each keypoint and joint to be. Errors
+            count in training, and pixels in the mean of the winners, by what can be known there.
         class_variant: what scores a pixel. `local`: the class branch's features at the seven part
             points, as in the paper; `pixel`: the class branch alone, which lets everything behind
             hop 1 run at the winning pixel only.
@@ -67,6 +71,7 @@ class GLNetConfig:
     fused_channels: int = 0
     lifting_width: int = 0
     winners: int = 1
+    spreads: bool = False
     class_variant: str = "local"
     local_encoding: bool = True
     global_baseline: bool = True
@@ -96,6 +101,7 @@ def preset(name: str, **spec_fields: object) -> GLNetConfig:
             fused_channels=96,
             lifting_width=256,
             winners=64,
+            spreads=True,
             class_variant="pixel",
         )
     spec = NetSpec(**{"preset": name, "input_size": 256, **spec_fields})
@@ -111,6 +117,8 @@ class DenseOutput:
         pixels: [N] int64, row-major index of each predicting pixel.
         keypoints_uvd: [B, N, K, 3].
         rotation: [B, N, R], base plus residual, not yet normalised.
+        spread: [B, N, K + J], expected |du| + |dv| of each keypoint and error of each joint in the
+            body's own frame, m; or None.
         base_rotation: [B, R], the global estimate.
         betas: [B, 10].
         camera_scale: [B].
@@ -125,6 +133,7 @@ class DenseOutput:
     pixels: Tensor
     keypoints_uvd: Tensor
     rotation: Tensor
+    spread: Tensor | None
     base_rotation: Tensor
     betas: Tensor
     camera_scale: Tensor
@@ -243,6 +252,9 @@ class PixelHead(nn.Module):
             self.fuse_global = nn.Linear(global_channels, hidden, bias=False)
             self.lifting = nn.Linear(hidden, hidden)
         self.residual = nn.Linear(hidden, config.rotation_numbers)
+        self.spread = None
+        if config.spreads:
+            self.spread = nn.Linear(hidden, NUM_KEYPOINTS + NUM_JOINTS)
         self.class_encoder = None
         score_in = width
         if config.class_variant == "local":
@@ -256,7 +268,7 @@ class PixelHead(nn.Module):
     def _initialise(self) -> None:
         initialise(self)
         nn.init.zeros_(self.hop1.weight)
-        for layer in (*self.hop2, self.residual):
+        for layer in (*self.hop2, self.residual, *([self.spread] if self.spread else [])):
             nn.init.normal_(layer.weight, std=1e-3)
             nn.init.zeros_(layer.bias)
         nn.init.normal_(self.score.weight, std=1e-3)
@@ -352,8 +364,8 @@ class PixelHead(nn.Module):
         points: Tensor,
         size: tuple[int, int],
         pooled: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Hop 2 and the residual rotation.
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Hop 2, the residual rotation, and how far off both may be.
 
         Args:
             parts: [B, N, P, c]. reference: [B, N, c].
@@ -362,7 +374,8 @@ class PixelHead(nn.Module):
             pooled: [B, global channels], the global feature.
 
         Returns:
-            keypoints_uvd [B, N, K, 3] float32 and residual [B, N, R] float32.
+            keypoints_uvd [B, N, K, 3], residual [B, N, R], and the spread [B, N, K + J] or None, as
+            in `DenseOutput`; float32.
         """
         height, width = size
         located = []
@@ -381,7 +394,36 @@ class PixelHead(nn.Module):
             shape = KEYPOINT_GAIN * (keypoints - keypoints[:, :, :1]).flatten(2)
             fused = fused + self.fuse_keypoints(shape) + self.fuse_global(pooled)[:, None]
             fused = self.lifting(F.relu(fused))
-        return keypoints, self.residual(F.relu(fused)).float()
+        fused = F.relu(fused)
+        spread = None if self.spread is None else expected_error(self.spread(fused).float())
+        return keypoints, self.residual(fused).float(), spread
+
+
+def expected_error(numbers: Tensor) -> Tensor:
+    """Raw numbers [..., K + J] -> expected errors, at most e^3 times what they start from."""
+    factor = (3 * torch.tanh(numbers / 3)).exp()
+    keypoints, joints = factor.split((NUM_KEYPOINTS, NUM_JOINTS), -1)
+    return torch.cat([KEYPOINT_SPREAD * keypoints, JOINT_SPREAD_M * joints], -1)
+
+
+def trusted_mean(
+    keypoints: Tensor, residual: Tensor, spread: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Mean of k pixels' predictions, by the inverse squares of their expected errors if told.
+
+    Args:
+        keypoints: [B, k, K, 3]. residual: [B, k, R]. spread: [B, k, K + J] or None.
+
+    Returns:
+        [B, K, 3] and [B, R].
+    """
+    if spread is None:
+        return keypoints.mean(1), residual.mean(1)
+    of_keypoint, of_joint = spread.split((NUM_KEYPOINTS, NUM_JOINTS), -1)
+    trust = of_keypoint.pow(-2)[..., None]
+    whole = of_joint.mean(-1, keepdim=True).pow(-2)
+    keypoints = (keypoints * trust).sum(1) / trust.sum(1)
+    return keypoints, (residual * whole).sum(1) / whole.sum(1)
 
 
 def point_encoder(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -448,7 +490,7 @@ class GLNet(nn.Module):
             pixels = torch.arange(height * width, device=image.device)
         parts, reference = self.pixel_head.encode_dense(keypoint, part_points, pixels)
         points = part_points.flatten(2, 3)[:, :, pixels].transpose(1, 2)
-        keypoints, residual = self.pixel_head.predict(
+        keypoints, residual, spread = self.pixel_head.predict(
             parts, reference, points, (height, width), pooled
         )
         return DenseOutput(
@@ -456,6 +498,7 @@ class GLNet(nn.Module):
             pixels=pixels,
             keypoints_uvd=keypoints,
             rotation=base_rotation[:, None] + residual,
+            spread=spread,
             base_rotation=base_rotation,
             betas=betas,
             camera_scale=camera_scale,
@@ -485,16 +528,16 @@ class GLNet(nn.Module):
         points = gather_pixels(part_points.flatten(2, 3), best)  # [B, k, P, 2]
         pixel_xy = torch.stack([best % width, best // width], dim=-1).float()
         parts, reference = self.pixel_head.encode_at(keypoint, points, pixel_xy)
-        keypoints, residual = self.pixel_head.predict(
-            parts, reference, points, (height, width), pooled
+        keypoints, residual = trusted_mean(
+            *self.pixel_head.predict(parts, reference, points, (height, width), pooled)
         )
         return self._named(
             score=scores[:, 0].sigmoid(),
             pixel=best[:, 0],
-            keypoints_uvd=keypoints.mean(1),
+            keypoints_uvd=keypoints,
             betas=betas,
             camera_scale=camera_scale,
-            rotation=base_rotation + residual.mean(1),
+            rotation=base_rotation + residual,
         )
 
     def _named(self, rotation: Tensor, **outputs: Tensor) -> dict[str, Tensor]:
