@@ -50,7 +50,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=("tiny", "w32", "w48"), default="tiny")
     parser.add_argument("--input-size", type=int, help="px; small ones learn the coarse sooner")
     parser.add_argument("--initial", type=Path, help="weights to start from, of any input size")
-    parser.add_argument("--representation", choices=("decomposed", "direct"), default="decomposed")
+    parser.add_argument("--representation", choices=("direct", "decomposed"), default="direct")
     parser.add_argument("--class-variant", choices=CLASS_VARIANTS, help="default: the preset's")
     parser.add_argument("--no-local-encoding", action="store_true", help="Table 2 without LEM")
     parser.add_argument("--center-positives", action="store_true", help="Table 2 without DMS")
@@ -59,7 +59,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         value = getattr(defaults.loss, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=value)
     parser.add_argument("--schedule", choices=SCHEDULES, default=defaults.schedule)
-    parser.add_argument("--adamw", action="store_true", help="AdamW alone, without Muon")
+    parser.add_argument("--muon", action="store_true", help="Muon for hidden kernels")
     parser.add_argument("--compile", action="store_true", help="fuse with torch.compile; needs g++")
     parser.add_argument("--float32", action="store_true", help="no mixed precision")
     for name in ("images", "batch_size", "learning_rate", "cooldown", "ema", "subgrid", "seed",
@@ -92,7 +92,7 @@ def fit(arguments: argparse.Namespace) -> None:
     weights = {name: getattr(arguments, name) for name in LOSS_WEIGHTS}
     loss = dataclasses.replace(config.loss, matching=matching, **weights)
     config = dataclasses.replace(
-        config, bf16=not arguments.float32, muon=not arguments.adamw, loss=loss, **picked
+        config, bf16=not arguments.float32, loss=loss, **picked
     )
     size = {"input_size": arguments.input_size} if arguments.input_size else {}
     network = preset(

@@ -20,7 +20,8 @@ class FitConfig:
         batch_size: crops per process and step.
         learning_rate: peak; the paper's 2.5e-4 is for Adam, batch 128 and pretrained features.
         weight_decay: of AdamW, on convolution and linear weights only.
-        muon: Muon for hidden kernels, AdamW for the rest; False is AdamW for all.
+        muon: Muon for hidden kernels, AdamW for the rest. Where gradients are mostly noise, as in
+            small batches of hard pictures, AdamW for all came lower (docs/training.md).
         schedule: `cosine`; `step` (a tenth at 4/7 and 6/7 of the images, as the paper's 40 and 60
             of 70 epochs); `hold` (constant, then linear to zero over `cooldown` images, so that a
             run can be prolonged by resuming with more images).
@@ -41,7 +42,7 @@ class FitConfig:
     batch_size: int = 16
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
-    muon: bool = True
+    muon: bool = False
     schedule: str = "hold"
     warmup: int = 5_000
     cooldown: int = 60_000

@@ -85,7 +85,7 @@ def test_two_processes_train_together(tmp_path: Path, people: Path) -> None:
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
         "--master-port", str(port), "-m", "train", "fit", "--out", str(tmp_path),
         "--data", str(people / "train"), "--heldout", str(people / "heldout"),
-        "--images", "32", "--batch-size", "4", "--evaluate-count", "4",
+        "--images", "32", "--batch-size", "4", "--evaluate-count", "4", "--muon",
     ]  # fmt: skip
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
