@@ -91,9 +91,7 @@ def fit(arguments: argparse.Namespace) -> None:
     matching = MatchingConfig(positives=arguments.positives, center=arguments.center_positives)
     weights = {name: getattr(arguments, name) for name in LOSS_WEIGHTS}
     loss = dataclasses.replace(config.loss, matching=matching, **weights)
-    config = dataclasses.replace(
-        config, bf16=not arguments.float32, loss=loss, **picked
-    )
+    config = dataclasses.replace(config, bf16=not arguments.float32, loss=loss, **picked)
     size = {"input_size": arguments.input_size} if arguments.input_size else {}
     network = preset(
         arguments.preset,

@@ -29,6 +29,7 @@ SCORE_PRIOR_BIAS = -2.19  # sigmoid gives 0.1: few pixels are positives when tra
 INITIAL_CAMERA_SCALE = 0.9
 # Expected errors before anything is learned: |du| + |dv| of a keypoint, and metres of a joint.
 KEYPOINT_SPREAD, JOINT_SPREAD_M = 0.08, 0.13
+FEW_WINNERS = 16  # of 29 grid cells each; more would touch as many cells as there are
 KEYPOINT_GAIN = 4.0  # keypoints lie within half a crop of the pelvis; features are of size one
 
 
@@ -310,15 +311,22 @@ class PixelHead(nn.Module):
         return parts, encoded[:, NUM_PARTS * part :]
 
     def encode_dense(
-        self, keypoint: Tensor, part_points: Tensor, pixels: Tensor
+        self, keypoint: Tensor, points: Tensor, pixels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Features of N pixels: parts [B, N, P, c] at their part points, reference [B, N, c]."""
-        batch = len(keypoint)
+        """Features of N pixels: parts [B, N, P, c] at their part points, reference [B, N, c].
+
+        Args:
+            keypoint: [B, width, h, w].
+            points: [B, N, P, 2] float32, part points.
+            pixels: [B, N] int64, row-major.
+        """
+        batch, count = pixels.shape
         parts, reference = self._split(self.part_encoder(keypoint))
-        points = part_points.flatten(2, 3)[:, :, pixels].reshape(batch * NUM_PARTS, -1, 2)
-        sampled = part_point_gather(parts, points)  # [B*P, N, c]
-        sampled = sampled.reshape(batch, NUM_PARTS, len(pixels), -1).transpose(1, 2)
-        return sampled, reference.flatten(2)[:, :, pixels].transpose(1, 2)
+        sampled = part_point_gather(parts, points.transpose(1, 2).flatten(0, 1))  # [B*P, N, c]
+        sampled = sampled.reshape(batch, NUM_PARTS, count, -1).transpose(1, 2)
+        reference = reference.flatten(2).transpose(1, 2)
+        own = reference.gather(1, pixels[..., None].expand(-1, -1, reference.shape[-1]))
+        return sampled, own
 
     def encode_at(
         self, keypoint: Tensor, points: Tensor, pixel_xy: Tensor
@@ -488,8 +496,9 @@ class GLNet(nn.Module):
         height, width = keypoint.shape[-2:]
         if pixels is None:
             pixels = torch.arange(height * width, device=image.device)
-        parts, reference = self.pixel_head.encode_dense(keypoint, part_points, pixels)
         points = part_points.flatten(2, 3)[:, :, pixels].transpose(1, 2)
+        every = pixels.expand(len(image), -1)
+        parts, reference = self.pixel_head.encode_dense(keypoint, points, every)
         keypoints, residual, spread = self.pixel_head.predict(
             parts, reference, points, (height, width), pooled
         )
@@ -515,8 +524,8 @@ class GLNet(nn.Module):
     def top1(self, image: Tensor) -> dict[str, Tensor]:
         """The prediction of the highest-scoring pixel (§3.4, end), as NetSpec names it.
 
-        With `winners` above 1 the mean of that many best pixels. Everything behind hop 1 runs at
-        those pixels alone. This is the exported graph.
+        With `winners` above 1 the mean of that many best pixels. Hop 2 runs at those alone, and
+        where they are few the part encoder too. This is the exported graph.
         """
         features = self.backbone(image)
         pooled = self.backbone.pool(features)
@@ -526,8 +535,11 @@ class GLNet(nn.Module):
         logits = self.pixel_head.score_map(class_, part_points).flatten(1)
         scores, best = logits.topk(self.config.winners, dim=1)
         points = gather_pixels(part_points.flatten(2, 3), best)  # [B, k, P, 2]
-        pixel_xy = torch.stack([best % width, best // width], dim=-1).float()
-        parts, reference = self.pixel_head.encode_at(keypoint, points, pixel_xy)
+        if self.config.winners < FEW_WINNERS:
+            pixel_xy = torch.stack([best % width, best // width], dim=-1).float()
+            parts, reference = self.pixel_head.encode_at(keypoint, points, pixel_xy)
+        else:
+            parts, reference = self.pixel_head.encode_dense(keypoint, points, best)
         keypoints, residual = trusted_mean(
             *self.pixel_head.predict(parts, reference, points, (height, width), pooled)
         )
