@@ -240,6 +240,7 @@ class Trainer:
                 "average": self.average.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "order": self.order.state(),
+                "images_before": self.images_before,
                 "seen": self.seen,
                 "steps": self.steps,
             }
@@ -257,6 +258,7 @@ class Trainer:
             optimizer.load_state_dict(saved)
         self.order.restore(state["order"])
         self.seen, self.steps = state["seen"], state["steps"]
+        self.images_before = state["images_before"]
 
     def info(self) -> dict[str, Any]:
         """How these weights came about, for the artifact's manifest."""
