@@ -68,13 +68,15 @@ def decode_arrays(
     Raises:
         ContractError: a camera scale is not positive.
     """
-    skeleton = output.keypoints_uvd[:, :NUM_SKELETON]
-    skeleton = lift(skeleton, output.camera_scale, offset, focal, spec.depth_range_m)
     rest = body.rest_skeleton(output.betas)
-    rotmats = _local_rotations(output, skeleton, rest).astype(np.float32)
-    pelvis = skeleton[:, 0]
-    if output.twist is None:
-        # Rotations that were not solved for from the keypoints: the whole body votes on its place.
+    if output.twist is not None:
+        skeleton = output.keypoints_uvd[:, :NUM_SKELETON]
+        skeleton = lift(skeleton, output.camera_scale, offset, focal, spec.depth_range_m)
+        rotmats = inverse_kinematics(skeleton, output.twist, rest).astype(np.float32)
+        pelvis = skeleton[:, 0]
+    else:
+        rotmats = _told_rotations(output).astype(np.float32)
+        # Not solved for from the keypoints: the whole body votes on its place.
         _, joints = forward_kinematics(rotmats, rest[:, :NUM_JOINTS])
         pelvis = fit_translation(
             joints - joints[:, :1],
@@ -88,10 +90,8 @@ def decode_arrays(
     return BodyArrays(rotmats, output.betas, transl, posed.vertices, posed.joints)
 
 
-def _local_rotations(output: NetOutput, skeleton: Array, rest: Array) -> Array:
-    """[B, 24, 3, 3] from whichever representation the network speaks."""
-    if output.twist is not None:
-        return inverse_kinematics(skeleton, output.twist, rest)
+def _told_rotations(output: NetOutput) -> Array:
+    """[B, 24, 3, 3] of a network that tells rotations itself."""
     if output.rot6d is not None:
         return rot6d_to_rotmat(output.rot6d)
     raise ContractError(

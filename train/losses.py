@@ -58,12 +58,12 @@ def glnet_loss(
     output: DenseOutput,
     batch: Batch,
     representation: str,
-    rest_joints: Tensor | None = None,
+    rest_joints: Tensor,
 ) -> dict[str, Tensor]:
     """All weighted terms; their sum is what is minimised.
 
     Args:
-        rest_joints: [24, 3] m of the mean shape; needed where `posture_weight` counts.
+        rest_joints: [24, 3] m of the mean shape, for the posture loss.
 
     Returns:
         name -> scalar, weight included, so that the terms compare.
@@ -90,7 +90,7 @@ def glnet_loss(
     loss["betas"] = w3d * masked_mean((output.betas - batch.betas).square().sum(1), has)
     camera = (output.camera_scale - batch.camera_scale).square()
     loss["camera"] = masked_mean(camera, batch.has_scale)
-    if representation == "direct" and rest_joints is not None and config.posture_weight:
+    if representation == "direct" and config.posture_weight:
         poses = [chosen_rotation, output.base_rotation[:, None]]
         if output.baseline is not None:
             poses.append(output.baseline.rot6d.flatten(1)[:, None])

@@ -18,7 +18,7 @@ from glnet_rt.spec import NetSpec
 from train.data.augment import NO_AUGMENTATION, make_crop
 from train.data.real import orders
 from train.data.real.coco import read_coco
-from train.data.real.people import RecordSet
+from train.data.real.people import RecordSet, box_of
 from train.data.real.record import HIDDEN, SEEN, UNKNOWN, Record, SmplLabel, nothing_located
 from train.data.real.threedpw import read_3dpw
 
@@ -124,10 +124,8 @@ def test_orders_name_every_joint_once() -> None:
             assert len(set(order.names)) == len(order), name
             source, target = order.pairs()
             assert len(source) == len(target) >= 11, name
-    assert len(orders.SPIN_24) == 24
-    assert len(orders.OPENPOSE_25) == 25
-    for order in (orders.H36M_LEFT_FIRST, orders.H36M_RIGHT_FIRST, orders.MPI_17):
-        assert len(order) == 17
+    assert len(orders.COCO) == 17
+    assert len(orders.OPENPOSE_18) == 18
 
 
 @needs_shared
@@ -168,6 +166,16 @@ class TestThreedpw:
             size = np.ptp(record.keypoints_px[annotated], axis=0).max()
             assert np.linalg.norm(points[INDEX["pelvis"]] - middle) < 0.5 * size, index
             assert (state > UNKNOWN).all()
+
+    def test_people_without_2d_joints_get_the_box_of_their_body(self, body: BodyModel) -> None:
+        people = RecordSet(read_3dpw(self.root, "test"), {"male": body, "female": body})
+        (record,) = (r for r in people.records if not r.state.any())
+        assert (record.tags["person"], record.tags["frame"]) == (1, 1)
+        points, state, _, _ = people.keypoints(record)
+        x0, y0, x1, y1 = box_of(record, points, state)
+        assert (points >= [x0, y0]).all()
+        assert (points <= [x1, y1]).all()
+        assert 100 < y1 - y0 < 2000
 
     def test_missing_body_models_are_named(self, body: BodyModel) -> None:
         with pytest.raises(SourceError, match="female"):

@@ -198,6 +198,12 @@ def identity_rotation(representation: str) -> Tensor:
     return torch.eye(3)[:, :2].reshape(6).repeat(NUM_JOINTS)
 
 
+def folded(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale and shift per channel that a batch norm amounts to in evaluation mode."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return scale, norm.bias - norm.running_mean * scale
+
+
 class BranchFusion(nn.Module):
     """F from all four branches: projected at their own resolution, raised, added."""
 
@@ -210,8 +216,7 @@ class BranchFusion(nn.Module):
         if self.training:
             return F.relu(self.bn(self.added(features, [p.weight for p in self.project])))
         # No exporter folds a batch norm behind a sum; as kernels and a bias it costs nothing.
-        scale = self.bn.weight * (self.bn.running_var + self.bn.eps).rsqrt()
-        shift = self.bn.bias - self.bn.running_mean * scale
+        scale, shift = folded(self.bn)
         kernels = [p.weight * scale[:, None, None, None] for p in self.project]
         return F.relu(self.added(features, kernels, shift))
 
@@ -357,9 +362,8 @@ class PixelHead(nn.Module):
     def _folded_encoder(self) -> tuple[Tensor, Tensor]:
         """The part encoder with its batch norm folded in: one matrix and shift per part."""
         convolution, norm = self.part_encoder[0], self.part_encoder[1]
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        scale, shift = folded(norm)
         kernel = convolution.weight[:, :, 0, 0] * scale[:, None]
-        shift = norm.bias - norm.running_mean * scale
         groups = NUM_PARTS + 1
         return kernel.reshape(groups, -1, kernel.shape[1]).transpose(1, 2), shift.reshape(
             groups, -1

@@ -19,6 +19,7 @@ from train.data.sample import Sample
 from train.data.shards import PICTURE_OVER_BOX
 
 NUM_BETAS = 10
+BOX_MARGIN = 1.2  # of the box around keypoints, which lie inside the body
 
 
 class RecordSet:
@@ -59,8 +60,8 @@ class RecordSet:
     def __getitem__(self, index: int) -> Sample:
         """The sample of one record; the picture is read from disk."""
         record = self.records[index]
-        center_px, side_px = square_around(record.bbox_xyxy, PICTURE_OVER_BOX)
         points, state, xyz, located = self.keypoints(record)
+        center_px, side_px = square_around(box_of(record, points, state), PICTURE_OVER_BOX)
         known = (state > UNKNOWN).astype(np.float32)
         rotmats, twist, betas = self.pose(record.smpl)
         return Sample(
@@ -109,6 +110,16 @@ class RecordSet:
         return smpl.rotmats, twist_from_rotations(rotmats, rest)[0], smpl.betas
 
 
+def box_of(record: Record, points: Array, state: Array) -> Array:
+    """[4] edges: the record's own box, or one around all its keypoints [36, 2] px."""
+    if record.bbox_xyxy is not None:
+        return record.bbox_xyxy
+    known = points[state > UNKNOWN]
+    low, high = known.min(0), known.max(0) + 1.0
+    centre, half = (low + high) / 2, (high - low) / 2 * BOX_MARGIN
+    return np.concatenate([centre - half, centre + half])
+
+
 def cut_picture(record: Record, center_px: Array, side_px: float, size: int) -> Array:
     """[size, size, 3] uint8 RGB: the square around the person, black outside the picture."""
     image = cv2.imread(str(record.image), cv2.IMREAD_COLOR)
@@ -121,7 +132,5 @@ def cut_picture(record: Record, center_px: Array, side_px: float, size: int) -> 
             if not Path(record.image).exists()
             else "fetch the file again: it is damaged",
         )
-    if record.clockwise_turns % 4:
-        image = np.ascontiguousarray(np.rot90(image, -record.clockwise_turns))
     cut = sample_square(image, center_px, side_px, size)
     return np.ascontiguousarray(cut[..., ::-1])

@@ -55,28 +55,25 @@ class Record:
     Attributes:
         source: name of the data set.
         image: the picture's file.
-        bbox_xyxy: [4] float64, edges, image px.
+        bbox_xyxy: [4] float64, edges, image px; None where the data set has no box.
         keypoints_px: [36, 2] float64, image px; meaningless where `state` is UNKNOWN.
         state: [36] uint8: UNKNOWN, HIDDEN or SEEN.
         xyz: [36, 3] float64, m, camera frame, relative to the pelvis.
         located: [36] bool, where `xyz` is known.
         smpl: parameters of the body, or None.
         K: [3, 3] float64 intrinsics, px, or None.
-        clockwise_turns: quarter turns that bring the stored picture upright; all labels speak of
-            the upright one.
         tags: what protocols ask for: sequence, frame, subject, activity, annotation id.
     """
 
     source: str
     image: Path
-    bbox_xyxy: Array
+    bbox_xyxy: Array | None
     keypoints_px: Array
     state: Array
     xyz: Array
     located: Array
     smpl: SmplLabel | None = None
     K: Array | None = None
-    clockwise_turns: int = 0
     tags: dict[str, object] = field(default_factory=dict)
 
 
@@ -112,12 +109,6 @@ class JointOrder:
 def nothing_located() -> tuple[Array, Array]:
     """`xyz` and `located` of a data set that labels pixels only."""
     return np.zeros((NUM_KEYPOINTS, 3)), np.zeros(NUM_KEYPOINTS, bool)
-
-
-def box_of_points(points: Array, known: Array) -> Array:
-    """[4] edges of the tight box around the known points [N, 2], image px."""
-    kept = points[np.asarray(known, bool)]
-    return np.concatenate([kept.min(0), kept.max(0) + 1.0])
 
 
 def xyxy_from_xywh(box: Array) -> Array:

@@ -23,14 +23,11 @@ from train.data.real.record import (
     UNKNOWN,
     Record,
     SmplLabel,
-    box_of_points,
     nothing_located,
 )
 
 FETCH = "ask for it at https://virtualhumans.mpi-inf.mpg.de/3DPW and unpack it as it comes"
 GENDERS = {"m": "male", "f": "female"}
-BOX_MARGIN = 1.2  # the box around 2D joints, widened: joints lie inside the body
-MIN_JOINTS = 6  # fewer 2D joints are stored as none at all
 
 
 def read_3dpw(root: Path, split: str, *, evaluation: bool = False) -> list[Record]:
@@ -90,12 +87,11 @@ def _record(data: dict[str, Any], sequence: str, person: int, frame: int, root: 
     )
     K = np.asarray(data["cam_intrinsics"], np.float64)
     smpl = camera_smpl(data, person, frame)
-    box = widened(box_of_points(np.column_stack([x, y]), known)) if known.any() else np.zeros(4)
     xyz, located = nothing_located()  # of the body, which the label's parameters pose
     return Record(
         source="3dpw",
         image=root / "imageFiles" / sequence / f"image_{frame:05d}.jpg",
-        bbox_xyxy=box,
+        bbox_xyxy=None,
         keypoints_px=points,
         state=state,
         xyz=xyz,
@@ -119,9 +115,3 @@ def camera_smpl(data: dict[str, Any], person: int, frame: int) -> SmplLabel:
         transl_m=np.array(data["trans"][person][frame], np.float64),
         camera_from_label=world_to_camera,
     )
-
-
-def widened(box: Array) -> Array:
-    """A box [4] grown about its centre."""
-    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * BOX_MARGIN
-    return np.concatenate([centre - half, centre + half])
