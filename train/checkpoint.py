@@ -65,6 +65,8 @@ def load_weights(path: Path) -> tuple[GLNet, dict[str, Any]]:
 def transfer(source: GLNet, target: GLNet) -> None:
     """Continue at another input size: every weight is taken over.
 
+    A correction of the settled rotations that only the target has starts at zero.
+
     Offsets and depths are counted in grid pixels, so the layers that answer in them are scaled.
 
     Raises:
@@ -78,8 +80,9 @@ def transfer(source: GLNet, target: GLNet) -> None:
         elif name.startswith("heatmap_head"):
             logits, depths = value.chunk(2)
             tensors[name] = torch.cat([logits, depths * ratio])
+    added = {n: v for n, v in target.state_dict().items() if n.startswith("pixel_head.settling")}
     try:
-        target.load_state_dict(tensors)
+        target.load_state_dict({**added, **tensors})
     except RuntimeError as error:
         raise ArtifactError(
             "weights of another network",

@@ -17,6 +17,7 @@ from train.model.glnet import (
     DenseOutput,
     normalise_twist,
     pixel_grid,
+    take,
 )
 from train.model.kinematics import forward_kinematics, rot6d_to_rotmat
 
@@ -37,6 +38,8 @@ class LossConfig:
         baseline_weight: the train-only global baseline.
         posture_weight: `direct` only, 0 in the paper: distance of the joints in the body's own
             frame, so that an upper arm counts more than a hand, as in the metric.
+        settled_share: of the four losses above that is put on what the winners say together, the
+            rest on the positives one by one; nothing in the paper, which has one winner.
         matching: how positives are chosen.
     """
 
@@ -50,6 +53,7 @@ class LossConfig:
     surface_weight: float = 4.0
     baseline_weight: float = 0.1
     posture_weight: float = 10.0
+    settled_share: float = 0.5
     matching: MatchingConfig = field(default_factory=MatchingConfig)
 
 
@@ -71,19 +75,17 @@ def glnet_loss(
     target_rotation = batch.twist.flatten(1) if representation == "decomposed" else batch.rot6d
     logits = output.score_logits.flatten(1)[:, output.pixels]
     positives = choose_positives(config, output, logits, batch, target_rotation)
-    chosen_kp = take(output.keypoints_uvd, positives)
-    chosen_rotation = take(output.rotation, positives)
-    spread = None if output.spread is None else take(output.spread, positives)
-    of_keypoint = None if spread is None else spread[..., :NUM_KEYPOINTS]
-    uv = masked_l1(chosen_kp[..., :2], batch, batch.uv_weight, of_keypoint)
+    said = opinions(output, positives, config.settled_share)
+    of_keypoint = None if said.spread is None else said.spread[..., :NUM_KEYPOINTS]
+    uv = masked_l1(said, slice(0, 2), batch, batch.uv_weight, of_keypoint)
     loss = {
         "cls": config.class_weight * focal_loss(logits, positives, config.alpha, config.gamma),
         "uv": config.keypoint_weight * uv,
-        "depth": config.depth_weight * masked_l1(chosen_kp[..., 2:], batch, batch.depth_weight),
+        "depth": config.depth_weight * masked_l1(said, slice(2, 3), batch, batch.depth_weight),
     }
     w3d = config.rotation_weight
     has = batch.has_smpl
-    refined = rotation_error(chosen_rotation, target_rotation[:, None], representation).mean(1)
+    refined = rotation_error(said.rotation, target_rotation[:, None], representation) @ said.weight
     base = rotation_error(output.base_rotation, target_rotation, representation)
     loss["rotation"] = w3d * masked_mean(refined, has)
     loss["base"] = w3d * masked_mean(base, has)
@@ -91,11 +93,10 @@ def glnet_loss(
     camera = (output.camera_scale - batch.camera_scale).square()
     loss["camera"] = masked_mean(camera, batch.has_scale)
     if representation == "direct" and config.posture_weight:
-        poses = [chosen_rotation, output.base_rotation[:, None]]
+        poses = [output.base_rotation]
         if output.baseline is not None:
-            poses.append(output.baseline.rot6d.flatten(1)[:, None])
-        of_joint = None if spread is None else spread[..., NUM_KEYPOINTS:]
-        posture = posture_loss(poses, batch, rest_joints, of_joint)
+            poses.append(output.baseline.rot6d.flatten(1))
+        posture = posture_loss(said, torch.stack(poses, 1), batch, rest_joints)
         loss["posture"] = config.posture_weight * posture
     if output.baseline is not None:
         direct = rotation_error(output.baseline.rot6d.flatten(1), batch.rot6d, "direct")
@@ -111,6 +112,43 @@ def glnet_loss(
         loss["person"] = config.surface_weight * person
         loss["surface"] = config.surface_weight * points
     return loss
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """Predictions of one image that are held against its labels.
+
+    Attributes:
+        keypoints_uvd: [B, T, K, 3].
+        rotation: [B, T, R].
+        spread: [B, T, K + J], or None.
+        weight: [T], what each counts; they sum to one.
+    """
+
+    keypoints_uvd: Tensor
+    rotation: Tensor
+    spread: Tensor | None
+    weight: Tensor
+
+
+def opinions(output: DenseOutput, positives: Tensor, settled_share: float) -> Opinions:
+    """The positives' predictions, and the winners' common one where there is one."""
+    keypoints, rotation = take(output.keypoints_uvd, positives), take(output.rotation, positives)
+    spread = None if output.spread is None else take(output.spread, positives)
+    count = positives.shape[1]
+    weight = torch.full((count,), 1 / count, device=keypoints.device)
+    settled = output.settled
+    if settled is None or settled_share == 0:
+        return Opinions(keypoints, rotation, spread, weight)
+    if spread is not None and settled.spread is not None:
+        # How far off it may be is for every pixel to learn; the mean of them only uses it.
+        spread = torch.cat([spread, settled.spread[:, None].detach()], 1)
+    return Opinions(
+        torch.cat([keypoints, settled.keypoints_uvd[:, None]], 1),
+        torch.cat([rotation, settled.rotation[:, None]], 1),
+        spread,
+        torch.cat([weight * (1 - settled_share), weight.new_tensor([settled_share])]),
+    )
 
 
 def choose_positives(
@@ -133,11 +171,6 @@ def choose_positives(
     )
 
 
-def take(values: Tensor, index: Tensor) -> Tensor:
-    """values [B, N, ...], index [B, T] -> [B, T, ...]."""
-    return values[torch.arange(len(values), device=values.device)[:, None], index]
-
-
 def focal_loss(logits: Tensor, positives: Tensor, alpha: float, gamma: float) -> Tensor:
     """Hard 1 for the T positives, 0 elsewhere; sum over pixels / (B * T). logits [B, N]."""
     target = torch.zeros_like(logits).scatter_(1, positives, 1.0)
@@ -157,19 +190,21 @@ def tempered(error: Tensor, spread: Tensor, scale: float) -> Tensor:
     return scale * (error / spread + (spread / scale).log())
 
 
-def masked_l1(chosen: Tensor, batch: Batch, weight: Tensor, spread: Tensor | None = None) -> Tensor:
-    """Mean over weighted keypoints of |error| (x and y added), over the T positives.
+def masked_l1(
+    said: Opinions, axes: slice, batch: Batch, weight: Tensor, spread: Tensor | None = None
+) -> Tensor:
+    """Mean over weighted keypoints of |error|, its axes added, over all opinions.
 
     Args:
-        chosen: [B, T, K, 2] u, v or [B, T, K, 1] d.
+        axes: which of u, v, d.
         weight: [B, K], zero where the data set has no label.
         spread: [B, T, K] expected errors, or None for the plain mean.
     """
-    target = batch.keypoints_uvd[..., :2] if chosen.shape[-1] == 2 else batch.keypoints_uvd[..., 2:]
-    error = (chosen - target[:, None]).abs().sum(-1)
+    target = batch.keypoints_uvd[:, None, :, axes]
+    error = (said.keypoints_uvd[..., axes] - target).abs().sum(-1)
     if spread is not None:
         error = tempered(error, spread, KEYPOINT_SPREAD)
-    error = error.mean(1)
+    error = said.weight @ error
     return (error * weight).sum() / weight.sum().clamp(min=1.0)
 
 
@@ -186,29 +221,28 @@ def rotation_error(numbers: Tensor, target: Tensor, representation: str) -> Tens
     return error.square().sum((-3, -2, -1))
 
 
-def posture_loss(
-    predictions: list[Tensor], batch: Batch, rest_joints: Tensor, spread: Tensor | None = None
-) -> Tensor:
+def posture_loss(said: Opinions, coarse: Tensor, batch: Batch, rest_joints: Tensor) -> Tensor:
     """Mean distance of the joints, m, posed in the body's own frame and with the mean shape.
 
     The global orientation does not matter here: a person taken for facing the other way still
     teaches how the limbs are bent.
 
     Args:
-        predictions: 6D rotations [B, T, 144] each; their losses are added.
-        spread: [B, T, 24] m, expected errors of the first prediction's joints, or None.
+        said: 6D rotations; their expected errors temper the distances.
+        coarse: [B, M, 144], global estimates; the loss of each is added.
+        rest_joints: [24, 3] m.
     """
-    count = [p.shape[1] for p in predictions]
-    rotations = torch.cat([*predictions, batch.rot6d[:, None]], 1)  # all at once: many small steps
+    # All at once: many small steps.
+    rotations = torch.cat([said.rotation, coarse, batch.rot6d[:, None]], 1)
     rotmats = rot6d_to_rotmat(rotations.flatten(0, 1).reshape(-1, NUM_JOINTS, 6))
     rotmats = torch.cat([torch.eye(3).to(rotmats).expand(len(rotmats), 1, 3, 3), rotmats[:, 1:]], 1)
     joints = forward_kinematics(rotmats, rest_joints.expand(len(rotmats), -1, -1))[1]
     joints = joints.reshape(len(batch.rot6d), -1, NUM_JOINTS, 3)
-    errors = list((joints[:, :-1] - joints[:, -1:]).norm(dim=-1).split(count, 1))
-    if spread is not None:
-        errors[0] = tempered(errors[0], spread, JOINT_SPREAD_M)
-    per_image = torch.stack([e.mean((1, 2)) for e in errors]).sum(0)
-    return masked_mean(per_image, batch.has_smpl)
+    errors = (joints[:, :-1] - joints[:, -1:]).norm(dim=-1)
+    refined, coarse = errors.split((said.rotation.shape[1], coarse.shape[1]), 1)
+    if said.spread is not None:
+        refined = tempered(refined, said.spread[..., NUM_KEYPOINTS:], JOINT_SPREAD_M)
+    return masked_mean(refined.mean(-1) @ said.weight + coarse.mean(-1).sum(1), batch.has_smpl)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -152,6 +152,8 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """One optimisation step; returns the weighted loss terms."""
         self.model.train()
+        if self.config.freeze_norms:
+            freeze_norms(self.model)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.config.learning_rate_at(self.seen)
@@ -211,13 +213,20 @@ class Trainer:
 
     @torch.no_grad()
     def update_average(self) -> None:
-        """Exponential moving average of the weights; batch-norm statistics are copied."""
+        """Exponential moving average of the weights and of the batch norms' statistics.
+
+        The statistics of the last few batches alone would neither be those of the averaged weights
+        nor steady: 1 % more MPJPE.
+        """
         decay = min(self.config.ema, (1 + self.steps) / (10 + self.steps))
-        averaged = list(self.average.parameters())
-        current = list(self.model.parameters())
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+        averaged, current = list(self.average.parameters()), list(self.model.parameters())
         for mine, theirs in zip(self.average.buffers(), self.model.buffers(), strict=True):
-            mine.copy_(theirs)
+            if mine.is_floating_point():
+                averaged.append(mine)
+                current.append(theirs)
+            else:
+                mine.copy_(theirs)
+        torch._foreach_lerp_(averaged, current, 1 - decay)
 
     def log(self, values: dict[str, float], images_per_second: float) -> None:
         if self.rank == 0:
@@ -268,6 +277,13 @@ class Trainer:
             "data": "synthetic people of glnet-rt, no licensed data",
             "seed": self.config.seed,
         }
+
+
+def freeze_norms(model: nn.Module) -> None:
+    """Let batch norms use the statistics they have, until the next `model.train()`."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
 
 def crossed(before: int, after: int, every: int) -> bool:

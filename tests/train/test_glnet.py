@@ -23,8 +23,8 @@ def stirred(config: GLNetConfig) -> GLNet:
     torch.manual_seed(3)
     model = GLNet(config)
     head = model.pixel_head
-    spread = [head.spread] if head.spread else []
-    for layer in (head.hop1, head.score, head.residual, *head.hop2, *spread):
+    more = [layer for layer in (head.spread, head.settling and head.settling[-1]) if layer]
+    for layer in (head.hop1, head.score, head.residual, *head.hop2, *more):
         torch.nn.init.normal_(layer.weight, std=0.2)
     model.train()
     with torch.no_grad():
@@ -45,6 +45,7 @@ def test_top1_is_the_dense_prediction_at_the_best_pixels(
             representation=representation,
             winners=winners,
             spreads=spreads,
+            settle_width=0,
         )
     )
     image = torch.randn(3, 3, 64, 64)
@@ -73,6 +74,30 @@ def test_top1_is_the_dense_prediction_at_the_best_pixels(
     assert list(top) == list(model.config.spec.output_shapes)
     for name, shape in model.config.spec.output_shapes.items():
         assert top[name].shape == (3, *shape), name
+
+
+@pytest.mark.parametrize("representation", ["decomposed", "direct"])
+def test_winners_settle_alike_in_training_and_at_run_time(representation: str) -> None:
+    model = stirred(small(representation=representation, winners=40, settle_width=16))
+    image = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        dense, top = model(image), model.top1(image)
+        few = model(image, torch.arange(0, 256, 4))
+        # A quarter of the pixels has a quarter of the winners: the best 10 of those.
+        best = few.score_logits.flatten(1)[:, few.pixels].topk(10, 1).indices
+        batch = torch.arange(3)[:, None]
+        told = [v[batch, best] for v in (few.keypoints_uvd, few.rotation, few.spread)]
+        expected = model.pixel_head.settle(*told)
+        torch.nn.init.zeros_(model.pixel_head.settling[-1].weight)
+        before = model(image).settled
+    assert (dense.settled.rotation - before.rotation).abs().max() > 0.01
+    torch.testing.assert_close(dense.settled.keypoints_uvd, before.keypoints_uvd)
+    close = {"atol": 2e-5, "rtol": 1e-4}
+    torch.testing.assert_close(top["keypoints_uvd"], dense.settled.keypoints_uvd, **close)
+    if representation == "direct":
+        settled = dense.settled.rotation.reshape(3, 24, 6)
+        torch.testing.assert_close(top["rot6d"], settled, **close)
+    torch.testing.assert_close(few.settled.rotation, expected.rotation, **close)
 
 
 def test_top1_reads_the_first_branch_when_nothing_is_fused() -> None:
@@ -159,7 +184,7 @@ def test_gradient_reaches_every_parameter(class_variant: str, representation: st
     total = total + out.betas.square().sum() + out.camera_scale.square().sum()
     total = total + out.baseline.rot6d.square().sum() + out.baseline.pelvis_uv.square().sum()
     total = total + out.heatmaps.square().sum() + out.surface.square().sum()
-    total = total + out.spread.square().sum()
+    total = total + out.spread.square().sum() + out.settled.rotation.square().sum()
     total.backward()
     silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []

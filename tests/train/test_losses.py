@@ -12,10 +12,12 @@ from train.data.sample import Batch
 from train.losses import (
     SURFACE_SCALE,
     LossConfig,
+    Opinions,
     focal_loss,
     gaussian_maps,
     glnet_loss,
     heatmap_loss,
+    opinions,
     posture_loss,
     rotation_error,
     surface_loss,
@@ -186,15 +188,21 @@ def test_surface_counts_only_where_the_person_shows_and_where_it_is_known() -> N
         torch.testing.assert_close(before, after)
 
 
+def posture_of(rot6d: torch.Tensor, batch: Batch, rest: torch.Tensor) -> torch.Tensor:
+    """Posture loss of one opinion per image, and of a global estimate that is right."""
+    said = Opinions(batch.keypoints_uvd[:, None], rot6d.reshape(3, 1, 144), None, torch.ones(1))
+    return posture_loss(said, batch.rot6d[:, None], batch, rest)
+
+
 def test_posture_is_the_distance_of_joints_whichever_way_the_body_faces() -> None:
     batch = labels()
     rest = torch.randn(24, 3, generator=torch.Generator().manual_seed(4))
     turned = batch.rot6d.reshape(3, 24, 6).clone()
     turned[:, 0] = torch.eye(3)[:, [1, 2]].reshape(6)  # another way to face
-    assert posture_loss([turned.reshape(3, 1, 144)], batch, rest) < 1e-6
+    assert posture_of(turned, batch, rest) < 1e-6
     bent = batch.rotmats.clone()
     bent[:, 18] = bent[:, 18] @ torch.diag(torch.tensor([-1.0, -1.0, 1.0]))  # an elbow
-    loss = posture_loss([bent[..., :2].reshape(3, 1, 144)], batch, rest)
+    loss = posture_of(bent[..., :2], batch, rest)
     identity = torch.eye(3).expand(3, 1, 3, 3)
     expected = [
         forward_kinematics(torch.cat([identity, r[:, 1:]], 1), rest.expand(3, -1, -1))[1]
@@ -211,8 +219,21 @@ def test_tempered_error_is_lowest_where_the_spread_tells_it() -> None:
     assert tempered(error, torch.tensor(0.1), 0.1) == pytest.approx(0.3)
 
 
+def test_what_the_winners_say_together_counts_as_one_more_opinion() -> None:
+    model = GLNet(preset("tiny", input_size=64)).train()
+    output = model(labels().image)
+    positives = torch.arange(5).expand(3, -1)
+    said = opinions(output, positives, 0.5)
+    torch.testing.assert_close(said.weight, torch.tensor([0.1] * 5 + [0.5]))
+    torch.testing.assert_close(said.rotation[:, -1], output.settled.rotation)
+    torch.testing.assert_close(said.keypoints_uvd[:, :5], output.keypoints_uvd[:, :5])
+    alone = opinions(output, positives, 0.0)
+    torch.testing.assert_close(alone.weight, torch.full((5,), 0.2))
+    assert alone.rotation.shape == (3, 5, output.rotation.shape[-1])
+
+
 def test_doubtful_keypoints_pull_less() -> None:
-    model = GLNet(dataclasses.replace(preset("tiny", input_size=64), spreads=True)).train()
+    model = GLNet(preset("tiny", input_size=64)).train()
     batch = labels()
     output = model(batch.image)
     keypoints = output.keypoints_uvd.detach().requires_grad_()
@@ -220,7 +241,8 @@ def test_doubtful_keypoints_pull_less() -> None:
     spread[..., :18] *= 3
     spread.requires_grad_()
     told = dataclasses.replace(output, keypoints_uvd=keypoints, spread=spread)
-    glnet_loss(LossConfig(), told, batch, "decomposed", REST)["uv"].backward()
+    alone = LossConfig(settled_share=0.0)
+    glnet_loss(alone, told, batch, "decomposed", REST)["uv"].backward()
     pull = keypoints.grad[..., :2].abs().sum((0, 1, 3))
     assert pull[:18].mean() == pytest.approx(float(pull[18:].mean()) / 3, rel=0.02)
     assert spread.grad[..., :36].any()

@@ -77,6 +77,20 @@ def test_a_killed_run_resumes_to_the_bit(tmp_path: Path, people: Path, body: Bod
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_batch_statistics_follow_the_weights_unless_frozen(
+    tmp_path: Path, people: Path, body: BodyModel
+) -> None:
+    for frozen in (False, True):
+        run = trainer(tmp_path / f"{frozen}", people, body, freeze_norms=frozen)
+        before = run.model.backbone.bn1.running_mean.clone()
+        for _ in range(3):
+            run.step()
+        now, averaged = (m.backbone.bn1.running_mean for m in (run.model, run.average))
+        assert torch.equal(before, now) == frozen
+        assert torch.equal(averaged, now) == frozen  # the average lags behind
+        assert (averaged - before).abs().max() <= (now - before).abs().max()
+
+
 def test_two_processes_train_together(tmp_path: Path, people: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

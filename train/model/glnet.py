@@ -31,6 +31,9 @@ INITIAL_CAMERA_SCALE = 0.9
 KEYPOINT_SPREAD, JOINT_SPREAD_M = 0.08, 0.13
 FEW_WINNERS = 16  # of 29 grid cells each; more would touch as many cells as there are
 KEYPOINT_GAIN = 4.0  # keypoints lie within half a crop of the pelvis; features are of size one
+DIFFERENCE_GAIN = 20.0  # winners differ by a twentieth of a crop
+NUM_SPREADS = NUM_KEYPOINTS + NUM_JOINTS
+INITIAL_SPREADS = (KEYPOINT_SPREAD,) * NUM_KEYPOINTS + (JOINT_SPREAD_M,) * NUM_JOINTS
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class GLNetConfig:
         winners: pixels whose predictions are averaged at run time; 1 is the paper's single best.
         spreads: every pixel also tells how far off it expects each keypoint and joint to be. Errors
             count in training, and pixels in the mean of the winners, by what can be known there.
+        settle_width: 0 takes the winners' mean as it is. Otherwise the hidden width of a correction
+            of its rotations that also sees how far the winners differ.
         class_variant: what scores a pixel. `local`: the class branch's features at the seven part
             points, as in the paper; `pixel`: the class branch alone, which lets everything behind
             hop 1 run at the winning pixel only.
@@ -73,6 +78,7 @@ class GLNetConfig:
     lifting_width: int = 0
     winners: int = 1
     spreads: bool = False
+    settle_width: int = 0
     class_variant: str = "local"
     local_encoding: bool = True
     global_baseline: bool = True
@@ -103,6 +109,7 @@ def preset(name: str, **spec_fields: object) -> GLNetConfig:
             lifting_width=256,
             winners=64,
             spreads=True,
+            settle_width=256,
             class_variant="pixel",
         )
     spec = NetSpec(**{"preset": name, "input_size": 256, **spec_fields})
@@ -120,6 +127,7 @@ class DenseOutput:
         rotation: [B, N, R], base plus residual, not yet normalised.
         spread: [B, N, K + J], expected |du| + |dv| of each keypoint and error of each joint in the
             body's own frame, m; or None.
+        settled: what the best of these pixels say together; None where one alone wins.
         base_rotation: [B, R], the global estimate.
         betas: [B, 10].
         camera_scale: [B].
@@ -135,6 +143,7 @@ class DenseOutput:
     keypoints_uvd: Tensor
     rotation: Tensor
     spread: Tensor | None
+    settled: Settled | None
     base_rotation: Tensor
     betas: Tensor
     camera_scale: Tensor
@@ -142,6 +151,21 @@ class DenseOutput:
     baseline: GlobalPose | None
     heatmaps: Tensor | None
     surface: Tensor | None
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The winners' common prediction, what the run time gets.
+
+    Attributes:
+        keypoints_uvd: [B, K, 3].
+        rotation: [B, R], not yet normalised.
+        spread: [B, K + J], mean of what the winners expect, or None.
+    """
+
+    keypoints_uvd: Tensor
+    rotation: Tensor
+    spread: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -260,7 +284,15 @@ class PixelHead(nn.Module):
         self.residual = nn.Linear(hidden, config.rotation_numbers)
         self.spread = None
         if config.spreads:
-            self.spread = nn.Linear(hidden, NUM_KEYPOINTS + NUM_JOINTS)
+            self.spread = nn.Linear(hidden, NUM_SPREADS)
+        self.settling = None
+        if config.settle_width and config.winners > 1:
+            numbers = 6 * NUM_KEYPOINTS + config.rotation_numbers
+            self.settling = nn.Sequential(
+                nn.Linear(numbers + config.spreads * NUM_SPREADS, config.settle_width),
+                nn.ReLU(inplace=True),
+                nn.Linear(config.settle_width, config.rotation_numbers),
+            )
         self.class_encoder = None
         score_in = width
         if config.class_variant == "local":
@@ -277,6 +309,9 @@ class PixelHead(nn.Module):
         for layer in (*self.hop2, self.residual, *([self.spread] if self.spread else [])):
             nn.init.normal_(layer.weight, std=1e-3)
             nn.init.zeros_(layer.bias)
+        if self.settling is not None:
+            nn.init.zeros_(self.settling[-1].weight)
+            nn.init.zeros_(self.settling[-1].bias)
         nn.init.normal_(self.score.weight, std=1e-3)
         nn.init.constant_(self.score.bias, SCORE_PRIOR_BIAS)
 
@@ -410,32 +445,53 @@ class PixelHead(nn.Module):
         spread = None if self.spread is None else expected_error(self.spread(fused).float())
         return keypoints, self.residual(fused).float(), spread
 
+    def settle(self, keypoints: Tensor, rotation: Tensor, spread: Tensor | None) -> Settled:
+        """One prediction from k pixels': their mean, corrected by what they differ in.
+
+        Args:
+            keypoints: [B, k, K, 3]. rotation: [B, k, R], base included. spread: [B, k, K + J] or
+                None.
+        """
+        mean, turned = trusted_mean(keypoints, rotation, spread)
+        told = None if spread is None else spread.mean(1)
+        if self.settling is not None:
+            shape = KEYPOINT_GAIN * (mean - mean[:, :1]).flatten(1)
+            differing = DIFFERENCE_GAIN * (keypoints - mean[:, None]).abs().mean(1).flatten(1)
+            facts = [shape, differing, turned]
+            if told is not None:
+                facts.append((told / told.new_tensor(INITIAL_SPREADS)).log())
+            turned = turned + self.settling(torch.cat(facts, 1)).float()
+        return Settled(mean, turned, told)
+
+
+def take(values: Tensor, index: Tensor) -> Tensor:
+    """values [B, N, ...], index [B, T] -> [B, T, ...]."""
+    return values[torch.arange(len(values), device=values.device)[:, None], index]
+
 
 def expected_error(numbers: Tensor) -> Tensor:
     """Raw numbers [..., K + J] -> expected errors, at most e^3 times what they start from."""
-    factor = (3 * torch.tanh(numbers / 3)).exp()
-    keypoints, joints = factor.split((NUM_KEYPOINTS, NUM_JOINTS), -1)
-    return torch.cat([KEYPOINT_SPREAD * keypoints, JOINT_SPREAD_M * joints], -1)
+    return (3 * torch.tanh(numbers / 3)).exp() * numbers.new_tensor(INITIAL_SPREADS)
 
 
 def trusted_mean(
-    keypoints: Tensor, residual: Tensor, spread: Tensor | None
+    keypoints: Tensor, rotation: Tensor, spread: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Mean of k pixels' predictions, by the inverse squares of their expected errors if told.
 
     Args:
-        keypoints: [B, k, K, 3]. residual: [B, k, R]. spread: [B, k, K + J] or None.
+        keypoints: [B, k, K, 3]. rotation: [B, k, R]. spread: [B, k, K + J] or None.
 
     Returns:
         [B, K, 3] and [B, R].
     """
     if spread is None:
-        return keypoints.mean(1), residual.mean(1)
+        return keypoints.mean(1), rotation.mean(1)
     of_keypoint, of_joint = spread.split((NUM_KEYPOINTS, NUM_JOINTS), -1)
     trust = of_keypoint.pow(-2)[..., None]
     whole = of_joint.mean(-1, keepdim=True).pow(-2)
     keypoints = (keypoints * trust).sum(1) / trust.sum(1)
-    return keypoints, (residual * whole).sum(1) / whole.sum(1)
+    return keypoints, (rotation * whole).sum(1) / whole.sum(1)
 
 
 def point_encoder(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -506,12 +562,15 @@ class GLNet(nn.Module):
         keypoints, residual, spread = self.pixel_head.predict(
             parts, reference, points, (height, width), pooled
         )
+        logits = self.pixel_head.score_map(class_, part_points)
+        rotation = base_rotation[:, None] + residual
         return DenseOutput(
-            score_logits=self.pixel_head.score_map(class_, part_points),
+            score_logits=logits,
             pixels=pixels,
             keypoints_uvd=keypoints,
-            rotation=base_rotation[:, None] + residual,
+            rotation=rotation,
             spread=spread,
+            settled=self.settle_best(logits, pixels, keypoints, rotation, spread),
             base_rotation=base_rotation,
             betas=betas,
             camera_scale=camera_scale,
@@ -520,6 +579,25 @@ class GLNet(nn.Module):
             heatmaps=None if self.heatmap_head is None else self.heatmap_head(grid).float(),
             surface=None if self.surface_head is None else self.surface_head(grid).float(),
         )
+
+    def settle_best(
+        self,
+        logits: Tensor,
+        pixels: Tensor,
+        keypoints: Tensor,
+        rotation: Tensor,
+        spread: Tensor | None,
+    ) -> Settled | None:
+        """What the best of the predicting pixels say together; None where one alone wins.
+
+        Of a part of the map the same part of the winners is taken.
+        """
+        if self.config.winners == 1:
+            return None
+        count = max(1, self.config.winners * len(pixels) // logits[0].numel())
+        best = logits.flatten(1)[:, pixels].topk(count).indices
+        told = None if spread is None else take(spread, best)
+        return self.pixel_head.settle(take(keypoints, best), take(rotation, best), told)
 
     def features(self, branches: list[Tensor]) -> Tensor:
         """F [B, C, h, w] of the backbone's four branches."""
@@ -544,16 +622,17 @@ class GLNet(nn.Module):
             parts, reference = self.pixel_head.encode_at(keypoint, points, pixel_xy)
         else:
             parts, reference = self.pixel_head.encode_dense(keypoint, points, best)
-        keypoints, residual = trusted_mean(
-            *self.pixel_head.predict(parts, reference, points, (height, width), pooled)
+        keypoints, residual, spread = self.pixel_head.predict(
+            parts, reference, points, (height, width), pooled
         )
+        settled = self.pixel_head.settle(keypoints, base_rotation[:, None] + residual, spread)
         return self._named(
             score=scores[:, 0].sigmoid(),
             pixel=best[:, 0],
-            keypoints_uvd=keypoints,
+            keypoints_uvd=settled.keypoints_uvd,
             betas=betas,
             camera_scale=camera_scale,
-            rotation=base_rotation + residual,
+            rotation=settled.rotation,
         )
 
     def _named(self, rotation: Tensor, **outputs: Tensor) -> dict[str, Tensor]:
