@@ -27,6 +27,8 @@ class SmplLabel:
         gender: `neutral`, `male` or `female`: whose betas they are.
         transl_m: [3] float64, SMPL's translation in the label's own frame, or None where not known.
         camera_from_label: [4, 4] float64; brings that frame's points into the camera.
+        pelvis_camera_m: [3] float64, where the pelvis is in the camera, for data sets that tell
+            that instead of a translation.
     """
 
     rotmats: Array
@@ -34,6 +36,7 @@ class SmplLabel:
     gender: str = "neutral"
     transl_m: Array | None = None
     camera_from_label: Array = field(default_factory=lambda: np.eye(4))
+    pelvis_camera_m: Array | None = None
 
     def pelvis_m(self, rest_pelvis: Array) -> Array | None:
         """[3] the pelvis in the camera, given where it rests [3] for this shape.
@@ -42,7 +45,7 @@ class SmplLabel:
         that the translation cannot be turned by itself.
         """
         if self.transl_m is None:
-            return None
+            return self.pelvis_camera_m
         there = rest_pelvis + self.transl_m
         pelvis: Array = self.camera_from_label[:3, :3] @ there + self.camera_from_label[:3, 3]
         return pelvis
@@ -105,10 +108,32 @@ class JointOrder:
         states[target] = np.asarray(state)[source]
         return placed, states
 
+    def located(self, joints_m: Array, known: Array) -> tuple[Array, Array]:
+        """Joints [J, 3] m -> [36, 3] relative to the pelvis, and where known [36] bool."""
+        pelvis = self.names.index("pelvis")
+        if not known[pelvis]:
+            return nothing_located()
+        xyz, state = self.keypoints(joints_m - joints_m[pelvis], np.where(known, SEEN, UNKNOWN))
+        return xyz, state > UNKNOWN
+
 
 def nothing_located() -> tuple[Array, Array]:
     """`xyz` and `located` of a data set that labels pixels only."""
     return np.zeros((NUM_KEYPOINTS, 3)), np.zeros(NUM_KEYPOINTS, bool)
+
+
+def project(joints: Array, K: Array) -> Array:
+    """[J, 3] in the camera, any unit -> [J, 2] px."""
+    projected = joints @ K.T
+    pixels: Array = projected[:, :2] / projected[:, 2:]
+    return pixels
+
+
+def intrinsics(focal: Array, centre: Array) -> Array:
+    """[3, 3] of focal lengths [2] and principal point [2], px."""
+    K = np.eye(3)
+    K[[0, 1], [0, 1]], K[:2, 2] = focal, centre
+    return K
 
 
 def xyxy_from_xywh(box: Array) -> Array:
