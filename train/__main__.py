@@ -63,6 +63,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--muon", action="store_true", help="Muon for hidden kernels")
     parser.add_argument("--compile", action="store_true", help="fuse with torch.compile; needs g++")
     parser.add_argument("--freeze-norms", action="store_true", help="keep batch statistics as is")
+    parser.add_argument("--only", nargs="+", default=(), help="train parameters named so alone")
     parser.add_argument("--float32", action="store_true", help="no mixed precision")
     for name in ("images", "batch_size", "learning_rate", "cooldown", "ema", "subgrid", "seed",
                  "evaluate_every", "checkpoint_every", "evaluate_count"):  # fmt: skip

@@ -34,6 +34,8 @@ class FitConfig:
         compile: let torch.compile fuse the network: two minutes at the start, a fifth less a step.
         freeze_norms: batch norms keep the statistics of the initial weights. Less noise and a tenth
             less a step, for late phases at a low rate.
+        only: beginnings of the names of the parameters that are trained; all of them if empty. For
+            last touches to a head: with the backbone kept, batches can be large and steps are fast.
         bf16: mixed precision; weights, losses and coordinates stay float32.
         seed: of weights, order and augmentation.
         log_every, evaluate_every, checkpoint_every: images between two of each.
@@ -53,6 +55,7 @@ class FitConfig:
     subgrid: int = 2
     compile: bool = False
     freeze_norms: bool = False
+    only: tuple[str, ...] = ()
     bf16: bool = True
     seed: int = 0
     log_every: int = 3_200

@@ -131,7 +131,7 @@ def make_optimizers(
     AdamW: their rows are not interchangeable.
     """
     answers = ("hop1", "hop2", "residual", "score.", "global_head", "heatmap_head")
-    answers += ("surface_head", "spread")
+    answers += ("surface_head", "spread", "settling.2")
     answers += ("backbone.conv1",)
     kernels, answering, others = [], [], []
     for name, parameter in model.named_parameters():

@@ -106,6 +106,8 @@ class Trainer:
         self.model = self.model.to(self.device, memory_format=torch.channels_last)
         self.average = GLNet(network).to(self.device, memory_format=torch.channels_last)
         self.average.load_state_dict(self.model.state_dict())
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(not config.only or name.startswith(tuple(config.only)))
         if config.compile:
             self.model.compile()
         self.wrapped = (

@@ -91,6 +91,18 @@ def test_batch_statistics_follow_the_weights_unless_frozen(
         assert (averaged - before).abs().max() <= (now - before).abs().max()
 
 
+def test_only_the_named_parameters_are_trained(
+    tmp_path: Path, people: Path, body: BodyModel
+) -> None:
+    run = trainer(tmp_path, people, body, only=("pixel_head.settling", "global_head"))
+    before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    for _ in range(3):
+        run.step()
+    changed = {n for n, p in run.model.named_parameters() if not torch.equal(p, before[n])}
+    heads = {n for n in before if n.startswith(("pixel_head.settling", "global_head"))}
+    assert changed == heads
+
+
 def test_two_processes_train_together(tmp_path: Path, people: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
