@@ -1,4 +1,4 @@
-"""`python -m train fit | evaluate`: train GLNet, and say how good it is."""
+"""`python -m train fit | evaluate | data check`: train GLNet, say how good it is, and on what."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import Any
 import torch
 
 from glnet_rt.body_model import BodyModel
+from glnet_rt.errors import SourceError
 from train.checkpoint import load_weights
 from train.config import SCHEDULES, FitConfig
+from train.data.check import check, found_table
 from train.data.shards import SyntheticShards
 from train.evaluate import Report, evaluate
 from train.matching import MatchingConfig
@@ -37,8 +39,8 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     add_fit(commands.add_parser("fit", help="train a network, or go on where a run stopped"))
     add_evaluate(commands.add_parser("evaluate", help="errors on held-out people"))
+    add_data(commands.add_parser("data", help="say what data sets are there"))
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     arguments.run_command(arguments)
 
 
@@ -80,6 +82,24 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--curve", type=Path, help="metrics.csv of the run, kept in the JSON")
 
 
+def add_data(parser: argparse.ArgumentParser) -> None:
+    tasks = parser.add_subparsers(dest="task", required=True)
+    task = tasks.add_parser("check", help="recognise data sets and count what they label")
+    task.set_defaults(run_command=check_data)
+    task.add_argument("path", type=Path, help="a folder or an annotation file")
+    task.add_argument("--images", type=Path, help="where annotation files' pictures are")
+
+
+def check_data(arguments: argparse.Namespace) -> None:
+    try:
+        found = check(arguments.path, arguments.images)
+    except SourceError as error:
+        raise SystemExit(str(error)) from error
+    print(found_table(found))
+    if any(f.problem for f in found):
+        raise SystemExit(1)
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heldout", type=Path, default=Path("data/synth/heldout"))
     parser.add_argument("--body", type=Path, default=BODY)
@@ -87,6 +107,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def fit(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(arguments.threads)
     body = BodyModel.load(arguments.body)
     config = FitConfig()
     picked = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(config)
@@ -111,6 +132,7 @@ def fit(arguments: argparse.Namespace) -> None:
 
 
 def evaluate_weights(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(arguments.threads)
     model, info = load_weights(arguments.weights)
     body = BodyModel.load(arguments.body)
     people = SyntheticShards(arguments.heldout, body.sha256, model.config.spec.box_scale)

@@ -1,0 +1,177 @@
+"""What data is there: recognises data sets by their files and counts what they label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from glnet_rt.errors import GlnetError, SourceError
+from train.data.real.coco import FETCH as FETCH_COCO
+from train.data.real.coco import read_coco, read_json
+from train.data.real.hybrik import read_hybrik_3dhp, read_hybrik_3dpw, read_hybrik_h36m
+from train.data.real.mpi3dhp import FETCH as FETCH_3DHP
+from train.data.real.mpi3dhp import read_3dhp_test, read_3dhp_train
+from train.data.real.record import UNKNOWN, Record
+from train.data.real.spin import FETCH as FETCH_SPIN
+from train.data.real.spin import read_spin
+from train.data.real.threedpw import FETCH as FETCH_3DPW
+from train.data.real.threedpw import read_3dpw
+
+KNOWN_SETS = f"""\
+  COCO         person_keypoints_*.json: {FETCH_COCO}
+  3DPW         sequenceFiles/ and imageFiles/: {FETCH_3DPW}
+  MPI-INF-3DHP S1/Seq1/annot.mat, mpi_inf_3dhp_test_set/: {FETCH_3DHP}
+  SPIN style   *.npz: {FETCH_SPIN}
+  HybrIK style *.json of Human3.6M, MPI-INF-3DHP, 3DPW: https://github.com/Jeff-sjtu/HybrIK
+  synthetic    shard-*/meta.json: python -m train.synthetic --out FOLDER --count 20000"""
+PICTURES_LOOKED_FOR = 1000  # file systems answer slowly for a million
+
+
+@dataclass(frozen=True)
+class Found:
+    """One data set, or a part of one.
+
+    Attributes:
+        name: which set, and which part.
+        path: the file or folder that told.
+        people: labelled people.
+        with_2d, with_3d, with_smpl: how many of them have such labels.
+        pictures: share of their pictures that are there; of the first thousand people.
+        missing: the first picture that is not there, or None.
+        problem: why the rest could not be told, or None.
+    """
+
+    name: str
+    path: Path
+    people: int = 0
+    with_2d: int = 0
+    with_3d: int = 0
+    with_smpl: int = 0
+    pictures: float = 0.0
+    missing: Path | None = None
+    problem: str | None = None
+
+
+def check(path: Path, images: Path | None = None) -> list[Found]:
+    """Every data set in a folder, or in one file.
+
+    Args:
+        images: folder that picture names of annotation files count from; default: theirs.
+
+    Raises:
+        SourceError: there is nothing, or nothing known.
+    """
+    if not path.exists():
+        raise SourceError(
+            "no such file or folder", got=str(path), expected="a data set", fix=KNOWN_SETS
+        )
+    found = [inspect(name, where, read) for name, where, read in readers(path, images)]
+    found += synthetic(path)
+    if not found:
+        raise SourceError(
+            "no data set recognised",
+            got=str(path),
+            expected="files of one of these",
+            fix="put one of these there\n" + KNOWN_SETS,
+        )
+    return found
+
+
+def readers(
+    path: Path, images: Path | None
+) -> Iterator[tuple[str, Path, Callable[[], list[Record]]]]:
+    """Name, place and reader of everything that looks like a real data set."""
+    if path.is_dir():
+        for split in ("train", "validation", "test"):
+            if (path / "sequenceFiles" / split).is_dir():
+                yield f"3DPW {split}", path, partial(read_3dpw, path, split)
+        if next(path.glob("S?/Seq?/annot.mat"), None):
+            yield "MPI-INF-3DHP train", path, partial(read_3dhp_train, path)
+        if (path / "mpi_inf_3dhp_test_set").is_dir():
+            yield "MPI-INF-3DHP test", path, partial(read_3dhp_test, path)
+    files = [path] if path.is_file() else [*path.glob("*.*"), *path.glob("annotations/*.*")]
+    for file in sorted(files):
+        folder = images or pictures_of(file)
+        if file.suffix == ".npz":
+            yield "SPIN style", file, partial(read_spin, file, folder)
+        elif file.suffix == ".json":
+            name, reader = json_kind(file)
+            if reader is not None:
+                yield name, file, partial(reader, file, folder)
+
+
+def pictures_of(file: Path) -> Path:
+    """COCO's pictures lie in a folder named as the split, beside that of the annotations."""
+    beside = file.parent.parent / file.stem.rsplit("_", 1)[-1]
+    return beside if beside.is_dir() else file.parent
+
+
+def json_kind(file: Path) -> tuple[str, Callable[[Path, Path], list[Record]] | None]:
+    """Which data set a JSON file belongs to, by what its annotations hold."""
+    try:
+        annotations = read_json(file, FETCH_COCO)["annotations"]
+        keys = set(annotations[0])
+    except (GlnetError, KeyError, IndexError, TypeError):
+        return "", None
+    if "smpl_joint_cam" in keys:
+        return "3DPW, HybrIK style", read_hybrik_3dpw
+    if "smpl_joints" in keys:
+        return "Human3.6M, HybrIK style", read_hybrik_h36m
+    if "keypoints_cam" in keys:
+        return "MPI-INF-3DHP, HybrIK style", read_hybrik_3dhp
+    if {"keypoints", "bbox"} <= keys:
+        return "COCO keypoints", read_coco
+    return "", None
+
+
+def inspect(name: str, path: Path, read: Callable[[], list[Record]]) -> Found:
+    """Read it all and count; an unreadable set is reported, not raised."""
+    try:
+        records = read()
+    except SourceError as error:
+        return Found(name, path, problem=str(error))
+    looked_for = records[:PICTURES_LOOKED_FOR]
+    missing = [r.image for r in looked_for if not r.image.exists()]
+    return Found(
+        name,
+        path,
+        people=len(records),
+        with_2d=sum(bool((r.state > UNKNOWN).any()) for r in records),
+        with_3d=sum(bool(r.located.any()) or r.smpl is not None for r in records),
+        with_smpl=sum(r.smpl is not None for r in records),
+        pictures=1 - len(missing) / max(len(looked_for), 1),
+        missing=missing[0] if missing else None,
+    )
+
+
+def synthetic(path: Path) -> list[Found]:
+    """Finished shards of synthetic people at or below a folder."""
+    folders = sorted({meta.parent.parent for meta in path.glob("**/shard-*/meta.json")})
+    counts = {
+        folder: sum(
+            len(np.load(meta.parent / "kind.npy", mmap_mode="r"))
+            for meta in folder.glob("shard-*/meta.json")
+        )
+        for folder in folders
+    }
+    return [Found("synthetic people", f, n, n, n, n, 1.0) for f, n in counts.items()]
+
+
+def found_table(found: list[Found]) -> str:
+    """A table, and below it what is amiss."""
+    rows = ["data set                       people       2D       3D     SMPL  pictures  where"]
+    notes = []
+    for f in found:
+        rows.append(
+            f"{f.name:<27} {f.people:>9} {f.with_2d:>8} {f.with_3d:>8} {f.with_smpl:>8}"
+            f"  {f.pictures:>7.0%}  {f.path}"
+        )
+        if f.problem:
+            notes.append(f"{f.path}: {f.problem}")
+        if f.missing:
+            notes.append(f"{f.name}: a picture is not there, {f.missing}")
+    return "\n".join([*rows, *notes])
