@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from glnet_rt.body_model import BodyModel
 from glnet_rt.contracts import Array, NetOutput
 from glnet_rt.decode import BodyArrays, decode_arrays
 from glnet_rt.rotation import rot6d_to_rotmat
-from glnet_rt.skeleton import NUM_JOINTS
+from glnet_rt.skeleton import FLIP_JOINTS, FLIP_KEYPOINTS, FLIP_TWISTS, NUM_JOINTS
 from train.data.augment import NO_AUGMENTATION, make_crop
 from train.data.sample import Batch
 from train.data.shards import SyntheticShards
@@ -99,17 +100,20 @@ def evaluate(
     body: BodyModel,
     indices: Sequence[int],
     batch_size: int = 64,
+    flip: bool = False,
 ) -> Report:
-    """Run the network on crops of `people[indices]` and compare with their labels."""
+    """Run the network on crops of `people[indices]` and compare with their labels.
+
+    Args:
+        flip: average every prediction with that of the mirrored crop, as some papers do; the run
+            time does not.
+    """
     training = model.training
     model.eval()
     truths, refined, coarse = [], [], []
     for start in range(0, len(indices), batch_size):
         batch = load_batch(model, people, indices[start : start + batch_size])
-        device = next(model.parameters()).device
-        outputs = {
-            k: v.float().cpu().numpy() for k, v in model.top1(batch.image.to(device)).items()
-        }
+        outputs = predict(model, batch.image, flip)
         truths.append(true_bodies(batch, body))
         refined.append(decode_top1(model, outputs, body))
         if model.global_head.baseline is not None:
@@ -130,6 +134,38 @@ def evaluate(
         count=len(indices),
     )
     return report
+
+
+@torch.no_grad()
+def predict(model: GLNet, image: Tensor, flip: bool = False) -> dict[str, Array]:
+    """Outputs of `GLNet.top1` for crops [B, 3, S, S]; with `flip` the mean of both mirror images.
+
+    Scores and pixels are those of the crop itself.
+    """
+    image = image.to(next(model.parameters()).device)
+    outputs = model.top1(image)
+    if flip:
+        mirrored = mirror_outputs(model.top1(image.flip(-1)))
+        outputs |= {name: (outputs[name] + value) / 2 for name, value in mirrored.items()}
+    return {name: value.float().cpu().numpy() for name, value in outputs.items()}
+
+
+def mirror_outputs(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What was predicted of the mirror image, for the image: sides swapped, x reversed."""
+    keypoints = outputs["keypoints_uvd"][:, list(FLIP_KEYPOINTS)]
+    mirrored = {
+        "keypoints_uvd": keypoints * keypoints.new_tensor([-1.0, 1.0, 1.0]),
+        "betas": outputs["betas"],
+        "camera_scale": outputs["camera_scale"],
+    }
+    if "rot6d" in outputs:
+        rot6d = outputs["rot6d"][:, list(FLIP_JOINTS)].unflatten(-1, (3, 2))
+        signs = rot6d.new_tensor([[1.0, -1.0], [-1.0, 1.0], [-1.0, 1.0]])
+        mirrored["rot6d"] = (rot6d * signs).flatten(-2)
+    else:
+        twist = outputs["twist"][:, list(FLIP_TWISTS)]
+        mirrored["twist"] = twist * twist.new_tensor([1.0, -1.0])
+    return mirrored
 
 
 def load_batch(model: GLNet, people: SyntheticShards, indices: Sequence[int]) -> Batch:

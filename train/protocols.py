@@ -1,0 +1,172 @@
+"""The protocols results are published under, each as its own evaluation code defines it.
+
+All joints are metres in the camera frame, all errors millimetres, one per person; means are the
+caller's. H36M's 17 joints are in the regressor's order, left side first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from glnet_rt.contracts import Array
+from glnet_rt.crop import sample_square, square_around
+from glnet_rt.errors import SourceError
+from glnet_rt.skeleton import COCO_FROM_KEYPOINTS, LSP_FROM_H36M
+from train.data.augment import normalise
+from train.data.real.record import Record
+from train.evaluate import predict
+from train.metrics import procrustes
+from train.model.glnet import GLNet
+
+LEFT_HIP, RIGHT_HIP = 3, 2  # of LSP's 14
+H36M_PELVIS = 0
+COCO_FIGURES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
+MPI_PCK_MM = 150.0
+MPI_AUC_MM = np.arange(0.0, 155.0, 5.0)
+MPI_COUNTED = tuple(range(14))  # of MPI-INF-3DHP's 17: without pelvis, spine and head
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class JointErrors:
+    """MPJPE and PA-MPJPE of every person, each [B] mm."""
+
+    mpjpe_mm: Array
+    pa_mpjpe_mm: Array
+
+
+def h36m_14_errors(
+    joints: Array, target: Array, *, align_all: bool = False, hip_root: bool = False
+) -> JointErrors:
+    """Errors over LSP's 14 of Human3.6M's 17 joints, as 3DPW and Human3.6M (P2) are reported.
+
+    Args:
+        joints, target: [B, 17, 3] m, what `J_regressor_h36m` gives for both meshes.
+        align_all: align the 17 and then choose the 14, as HybrIK does on Human3.6M; otherwise
+            choose and then align, as SPIN does and HybrIK on 3DPW.
+        hip_root: MPJPE counted from the middle of the hips (HMR, VIBE) and not from the pelvis
+            (SPIN, HybrIK).
+    """
+    chosen = list(LSP_FROM_H36M)
+    found, truth = joints[:, chosen], target[:, chosen]
+    if hip_root:
+        roots = [(j[:, LEFT_HIP] + j[:, RIGHT_HIP])[:, None] / 2 for j in (found, truth)]
+    else:
+        roots = [j[:, H36M_PELVIS, None] for j in (joints, target)]
+    aligned = procrustes(joints, target)[:, chosen] if align_all else procrustes(found, truth)
+    return JointErrors(distance_mm(found - roots[0], truth - roots[1]), distance_mm(aligned, truth))
+
+
+def distance_mm(points: Array, target: Array) -> Array:
+    """Mean distance of point sets [B, N, 3] m -> [B] mm."""
+    distances: Array = 1000 * np.linalg.norm(points - target, axis=-1).mean(1)
+    return distances
+
+
+@dataclass(frozen=True)
+class MpiReport:
+    """MPI-INF-3DHP: MPJPE over 17 joints in mm, PCK at 150 mm and AUC over 14 in percent."""
+
+    mpjpe_mm: float
+    pck_percent: float
+    auc_percent: float
+
+
+def mpi_3dhp(joints: Array, target: Array, pelvis: int = 14) -> MpiReport:
+    """The test set's figures.
+
+    Args:
+        joints, target: [B, 17, 3] m, in the test set's own order; the target is `univ_annot3`.
+        pelvis: the root, at which both are put together.
+    """
+    error = 1000 * np.linalg.norm(
+        (joints - joints[:, pelvis, None]) - (target - target[:, pelvis, None]), axis=-1
+    )
+    counted = error[:, list(MPI_COUNTED)]
+    curve = [(counted < threshold).mean() for threshold in MPI_AUC_MM]
+    pck = (counted < MPI_PCK_MM).mean()
+    return MpiReport(float(error.mean()), float(100 * pck), float(100 * np.mean(curve)))
+
+
+def coco_oks(annotations: Path, results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """COCO's ten figures of keypoint results, by pycocotools.
+
+    Args:
+        annotations: person_keypoints_*.json.
+        results: image_id, category_id, keypoints [51], score of each person.
+
+    Raises:
+        SourceError: no results, or of other pictures.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports by printing
+        truth = COCO(str(annotations))
+        if not results or not {r["image_id"] for r in results} <= set(truth.getImgIds()):
+            raise SourceError(
+                "keypoint results do not fit the annotations",
+                got=f"{len(results)} results",
+                expected=f"people in pictures of {annotations.name}",
+                fix="evaluate the results of this split",
+            )
+        evaluation = COCOeval(truth, truth.loadRes(list(results)), "keypoints")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return dict(zip(COCO_FIGURES, (float(v) for v in evaluation.stats), strict=True))
+
+
+@torch.no_grad()
+def coco_results(
+    model: GLNet, people: Sequence[Record], *, flip: bool = False
+) -> list[dict[str, Any]]:
+    """The network's own 17 keypoints (both hops) of people in their boxes, as COCO wants them.
+
+    Args:
+        people: records of COCO; their tags hold the picture's id.
+        flip: average with the mirrored crop.
+    """
+    spec, results = model.config.spec, []
+    for start in range(0, len(people), BATCH):
+        batch = people[start : start + BATCH]
+        squares = [square_around(person.bbox_xyxy, spec.box_scale) for person in batch]
+        crops = [
+            normalise(read_crop(person, *square, spec.input_size), spec)
+            for person, square in zip(batch, squares, strict=True)
+        ]
+        outputs = predict(model, torch.from_numpy(np.stack(crops)), flip)
+        uv = outputs["keypoints_uvd"][:, list(COCO_FROM_KEYPOINTS), :2]
+        for i, (person, (centre, side)) in enumerate(zip(batch, squares, strict=True)):
+            points = np.column_stack([centre + uv[i] * side, np.ones(len(COCO_FROM_KEYPOINTS))])
+            results.append(
+                {
+                    "image_id": person.tags["image_id"],
+                    "category_id": 1,
+                    "keypoints": points.reshape(-1).tolist(),
+                    "score": float(outputs["score"][i]),
+                }
+            )
+    return results
+
+
+def read_crop(person: Record, centre: Array, side: float, size: int) -> Array:
+    """[size, size, 3] uint8 RGB."""
+    image = cv2.imread(str(person.image), cv2.IMREAD_COLOR)
+    if image is None:
+        raise SourceError(
+            f"picture of {person.source} cannot be read",
+            got=str(person.image),
+            expected="the data set's picture",
+            fix="python -m train data check says which are missing",
+        )
+    return np.ascontiguousarray(sample_square(image, centre, side, size)[..., ::-1])
