@@ -15,7 +15,7 @@ import torch
 from glnet_rt.body_model import BodyModel
 from glnet_rt.errors import SourceError
 from train.checkpoint import load_weights
-from train.config import SCHEDULES, FitConfig
+from train.config import PAPER_RECIPE, SCHEDULES, FitConfig
 from train.data.check import check, found_table
 from train.data.shards import SyntheticShards
 from train.evaluate import Report, evaluate
@@ -31,6 +31,7 @@ LOSS_WEIGHTS = (
     "surface_weight",
     "settled_share",
 )
+RECIPES = {"paper": PAPER_RECIPE}
 BODY = Path("glnet_rt/assets/body.npz")
 
 
@@ -41,6 +42,9 @@ def main() -> None:
     add_evaluate(commands.add_parser("evaluate", help="errors on held-out people"))
     add_data(commands.add_parser("data", help="say what data sets are there"))
     arguments = parser.parse_args()
+    if arguments.command == "fit" and arguments.recipe:
+        commands.choices["fit"].set_defaults(**RECIPES[arguments.recipe])
+        arguments = parser.parse_args()
     arguments.run_command(arguments)
 
 
@@ -49,7 +53,15 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run_command=fit)
     add_common(parser)
     parser.add_argument("--out", type=Path, required=True, help="the run; resumed if it exists")
-    parser.add_argument("--data", type=Path, default=Path("data/synth/train"))
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/synth/train"),
+        help="folder of synthetic shards, or the .json of a mixture of data sets",
+    )  # fmt: skip
+    parser.add_argument("--recipe", choices=RECIPES, help="other defaults: those of the paper")
+    parser.add_argument(
+        "--no-auxiliary", dest="auxiliary", action="store_false",
+        help="without what only training has: heat maps, surface maps, the global baseline",
+    )  # fmt: skip
     parser.add_argument("--preset", choices=("tiny", "w32", "w48"), default="tiny")
     parser.add_argument("--input-size", type=int, help="px; small ones learn the coarse sooner")
     parser.add_argument("--initial", type=Path, help="weights to start from, of any input size")
@@ -68,7 +80,8 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", default=(), help="train parameters named so alone")
     parser.add_argument("--float32", action="store_true", help="no mixed precision")
     for name in ("images", "batch_size", "learning_rate", "cooldown", "ema", "subgrid", "seed",
-                 "evaluate_every", "checkpoint_every", "evaluate_count"):  # fmt: skip
+                 "evaluate_every", "checkpoint_every", "evaluate_count", "weight_decay", "warmup",
+                 "epochs"):  # fmt: skip
         value = getattr(defaults, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
 
@@ -125,6 +138,8 @@ def fit(arguments: argparse.Namespace) -> None:
         body_sha256=body.sha256,
     )
     network = dataclasses.replace(network, local_encoding=not arguments.no_local_encoding)
+    if not arguments.auxiliary:
+        network = dataclasses.replace(network, heatmaps=False, surface=False, global_baseline=False)
     if arguments.class_variant:
         network = dataclasses.replace(network, class_variant=arguments.class_variant)
     folders = (arguments.out, arguments.data, arguments.heldout)

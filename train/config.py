@@ -17,6 +17,7 @@ class FitConfig:
 
     Attributes:
         images: crops to train on in all; the schedule's length.
+        epochs: instead of `images`, how often everybody is seen.
         batch_size: crops per process and step.
         learning_rate: peak; the paper's 2.5e-4 is for Adam, batch 128 and pretrained features.
         weight_decay: of AdamW, on convolution and linear weights only.
@@ -43,6 +44,7 @@ class FitConfig:
     """
 
     images: int = 300_000
+    epochs: float = 0.0
     batch_size: int = 16
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
@@ -75,3 +77,22 @@ class FitConfig:
             return rate * 0.1 ** ((progress >= 4 / 7) + (progress >= 6 / 7))
         left = (self.images - seen) / max(self.cooldown, 1)
         return rate * min(1.0, max(left, 0.0))
+
+
+# §4.1: Adam, 128 crops a step on four GPUs, 70 epochs, a tenth of the rate after 40 and after 60;
+# the losses of Eq. 2 alone. Defaults of `python -m train fit --recipe paper`.
+PAPER_RECIPE: dict[str, object] = {
+    "preset": "w32",
+    "representation": "decomposed",
+    "epochs": 70,
+    "batch_size": 32,
+    "learning_rate": 2.5e-4,
+    "weight_decay": 0.0,
+    "warmup": 1,
+    "schedule": "step",
+    "subgrid": 1,
+    "augment": AugmentConfig(scale=(0.7, 1.3), outside_weight=0.0),
+    "posture_weight": 0.0,
+    "settled_share": 0.0,
+    "auxiliary": False,
+}

@@ -6,6 +6,7 @@ import csv
 import os
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from glnet_rt.skeleton import NUM_JOINTS
 from train.checkpoint import load_state, load_weights, save_state, save_weights, transfer
 from train.config import FitConfig
 from train.data.augment import make_crop
+from train.data.mixture import Mixture, read_mixture
 from train.data.sample import Batch
 from train.data.shards import SyntheticShards
 from train.evaluate import evaluate
@@ -75,7 +77,8 @@ class Trainer:
         config: how to train.
         network: what to train.
         run: folder of the run; an existing state there is resumed.
-        data: folder of training shards. heldout: folder of held-out shards.
+        data: folder of training shards, or the .json file of a mixture (`train.data.mixture`).
+        heldout: folder of held-out shards.
         body: the body the labels speak of.
         start: weights to start from, of the same network at any input size.
     """
@@ -118,7 +121,9 @@ class Trainer:
         self.optimizers = make_optimizers(
             self.model, config.learning_rate, config.weight_decay, config.muon
         )
-        self.shards = SyntheticShards(data, body.sha256, network.spec.box_scale)
+        self.people = self.open_people()
+        if config.epochs:
+            self.config = replace(config, images=round(config.epochs * len(self.people)))
         self.heldout = SyntheticShards(heldout, body.sha256, network.spec.box_scale)
         rest = body.rest_skeleton(np.zeros((1, network.spec.num_betas), np.float32))
         self.rest_joints = torch.from_numpy(rest[0, :NUM_JOINTS]).float().to(self.device)
@@ -185,7 +190,7 @@ class Trainer:
         return Batch.stack(
             [
                 make_crop(
-                    self.shards[index],
+                    self.people.pick(epoch, index),
                     spec,
                     augment,
                     np.random.default_rng((self.config.seed, epoch, index)),
@@ -195,15 +200,22 @@ class Trainer:
         )
 
     def available(self) -> int:
-        """People on disk by now; looked up only when an epoch begins, and agreed on by all."""
+        """People there are by now; looked up only when an epoch begins, and agreed on by all."""
         if self.order.position < self.order.size - self.config.batch_size * self.world:
             return self.order.size
-        spec = self.model.config.spec
-        self.shards = SyntheticShards(self.data, self.body.sha256, spec.box_scale)
-        count = torch.tensor(len(self.shards))
+        if self.data.is_dir():  # of synthetic shards there may be more than before
+            self.people = self.open_people()
+        count = torch.tensor(len(self.people))
         if self.world > 1:
             dist.all_reduce(count, dist.ReduceOp.MIN)
         return int(count)
+
+    def open_people(self) -> SyntheticShards | Mixture:
+        """Whom to train on."""
+        scale = self.model.config.spec.box_scale
+        if self.data.suffix == ".json":
+            return read_mixture(self.data, self.body, scale, self.config.seed)
+        return SyntheticShards(self.data, self.body.sha256, scale)
 
     def subgrid(self, side: int) -> Tensor:
         """Row-major indices of every `subgrid`-th pixel, phase drawn per step."""
@@ -275,8 +287,8 @@ class Trainer:
         """How these weights came about, for the artifact's manifest."""
         return {
             "images": self.images_before + self.seen,
-            "people": len(self.shards),
-            "data": "synthetic people of glnet-rt, no licensed data",
+            "people": len(self.people),
+            "data": self.people.description,
             "seed": self.config.seed,
         }
 

@@ -31,6 +31,8 @@ class SyntheticShards:
         ArtifactError: a shard was made with another body.
     """
 
+    description = "synthetic people of glnet-rt, no licensed data"
+
     def __init__(self, folder: Path, body_sha256: str, box_scale: float = 1.25) -> None:
         self.folder = folder
         self.crop_side = box_scale / PICTURE_OVER_BOX
@@ -80,6 +82,10 @@ class SyntheticShards:
         """The first people whose background is no photograph: free to be handed on."""
         names = np.array(self.meta[0]["backgrounds"])
         return np.flatnonzero(names[self.labels["background"]] != "photo")[:count].tolist()
+
+    def pick(self, epoch: int, index: int) -> Sample:
+        """The person of one draw, the same in every epoch."""
+        return self[index]
 
     def __getitem__(self, index: int) -> Sample:
         labels = {name: values[index] for name, values in self.labels.items()}
