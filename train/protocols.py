@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
 from glnet_rt.contracts import Array
-from glnet_rt.crop import sample_square, square_around
+from glnet_rt.crop import square_around
 from glnet_rt.errors import SourceError
 from glnet_rt.skeleton import COCO_FROM_KEYPOINTS, LSP_FROM_H36M
 from train.data.augment import normalise
+from train.data.real.people import cut_picture
 from train.data.real.record import Record
 from train.evaluate import predict
 from train.metrics import procrustes
@@ -141,7 +141,7 @@ def coco_results(
         batch = people[start : start + BATCH]
         squares = [square_around(person.bbox_xyxy, spec.box_scale) for person in batch]
         crops = [
-            normalise(read_crop(person, *square, spec.input_size), spec)
+            normalise(cut_picture(person, *square, spec.input_size), spec)
             for person, square in zip(batch, squares, strict=True)
         ]
         outputs = predict(model, torch.from_numpy(np.stack(crops)), flip)
@@ -157,16 +157,3 @@ def coco_results(
                 }
             )
     return results
-
-
-def read_crop(person: Record, centre: Array, side: float, size: int) -> Array:
-    """[size, size, 3] uint8 RGB."""
-    image = cv2.imread(str(person.image), cv2.IMREAD_COLOR)
-    if image is None:
-        raise SourceError(
-            f"picture of {person.source} cannot be read",
-            got=str(person.image),
-            expected="the data set's picture",
-            fix="python -m train data check says which are missing",
-        )
-    return np.ascontiguousarray(sample_square(image, centre, side, size)[..., ::-1])
