@@ -160,6 +160,7 @@ class NetOutput:
         camera_scale: [B] float32: s, crop widths per metre at the pelvis; depth = focal / s.
         twist: [B, 23, 2] float32, unit (cos, sin), or None for the direct representation.
         rot6d: [B, 24, 6] float32, first two columns of each local rotation, or None for decomposed.
+        spread: [B, 36] float32, expected |du| + |dv| of each keypoint, or None where not told.
     """
 
     score: Array
@@ -169,6 +170,7 @@ class NetOutput:
     camera_scale: Array
     twist: Array | None = None
     rot6d: Array | None = None
+    spread: Array | None = None
 
     @classmethod
     def from_arrays(cls, spec: NetSpec, arrays: Mapping[str, Array]) -> NetOutput:

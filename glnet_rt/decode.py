@@ -24,6 +24,7 @@ from glnet_rt.camera import (
 )
 from glnet_rt.contracts import Array, Crop, NetOutput, Person
 from glnet_rt.errors import ContractError
+from glnet_rt.kinematic_fit import kinematic_fit
 from glnet_rt.kinematics import inverse_kinematics
 from glnet_rt.rotation import rot6d_to_rotmat
 from glnet_rt.skeleton import NUM_JOINTS, NUM_SKELETON
@@ -76,18 +77,28 @@ def decode_arrays(
         pelvis = skeleton[:, 0]
     else:
         rotmats = _told_rotations(output).astype(np.float32)
-        # Not solved for from the keypoints: the whole body votes on its place.
-        _, joints = forward_kinematics(rotmats, rest[:, :NUM_JOINTS])
-        pelvis = fit_translation(
-            joints - joints[:, :1],
-            output.keypoints_uvd[:, :NUM_JOINTS, :2],
-            output.camera_scale,
-            offset,
-            focal,
-        )
+        pelvis = _stand(rotmats, rest, output, offset, focal)
+        if spec.fit_prior_rad and output.spread is not None:
+            skeleton, spread = (
+                v[:, :NUM_SKELETON] for v in (output.keypoints_uvd[..., :2], output.spread)
+            )
+            rotmats = kinematic_fit(
+                rotmats, rest, pelvis, skeleton, spread, offset, focal, spec.fit_prior_rad
+            ).astype(np.float32)
+            pelvis = _stand(rotmats, rest, output, offset, focal)
     transl = (pelvis - rest[:, 0]).astype(np.float32)
     posed = body(output.betas, rotmats, transl)
     return BodyArrays(rotmats, output.betas, transl, posed.vertices, posed.joints)
+
+
+def _stand(
+    rotmats: Array, rest: Array, output: NetOutput, offset: Array, focal: Array | float
+) -> Array:
+    """[B, 3] pelvis of bodies not solved for from keypoints: all joints vote on their place."""
+    _, joints = forward_kinematics(rotmats, rest[:, :NUM_JOINTS])
+    keypoints = output.keypoints_uvd[:, :NUM_JOINTS, :2]
+    relative = joints - joints[:, :1]
+    return fit_translation(relative, keypoints, output.camera_scale, offset, focal)
 
 
 def _told_rotations(output: NetOutput) -> Array:

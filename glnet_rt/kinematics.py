@@ -64,9 +64,9 @@ def inverse_kinematics(skeleton_xyz: Array, twist: Array, rest: Array) -> Array:
         ContractError: an argument has the wrong shape.
     """
     batch = len(skeleton_xyz)
-    points = _as_float64("skeleton_xyz", skeleton_xyz, (batch, NUM_SKELETON, 3))
-    turns = _as_float64("twist", twist, (batch, NUM_TWISTS, 2))
-    bones = _as_float64("rest", rest, (batch, NUM_SKELETON, 3))
+    points = as_float64("skeleton_xyz", skeleton_xyz, (batch, NUM_SKELETON, 3))
+    turns = as_float64("twist", twist, (batch, NUM_TWISTS, 2))
+    bones = as_float64("rest", rest, (batch, NUM_SKELETON, 3))
     rotmats = np.empty((batch, NUM_JOINTS, 3, 3))
     _inverse_kinematics(points, turns, bones, rotmats)
     return rotmats.astype(skeleton_xyz.dtype, copy=False)
@@ -89,14 +89,14 @@ def twist_from_rotations(rotmats: Array, rest: Array) -> Array:
         ContractError: an argument has the wrong shape.
     """
     batch = len(rotmats)
-    local = _as_float64("rotmats", rotmats, (batch, NUM_JOINTS, 3, 3))
-    bones = _as_float64("rest", rest, (batch, NUM_SKELETON, 3))
+    local = as_float64("rotmats", rotmats, (batch, NUM_JOINTS, 3, 3))
+    bones = as_float64("rest", rest, (batch, NUM_SKELETON, 3))
     twist = np.empty((batch, NUM_TWISTS, 2))
     _twist_from_rotations(local, bones, twist)
     return twist.astype(np.float32)
 
 
-def _as_float64(name: str, value: Array, shape: tuple[int, ...]) -> Array:
+def as_float64(name: str, value: Array, shape: tuple[int, ...]) -> Array:
     """`value` as a C-contiguous float64 array; the kernels trust its shape."""
     if value.shape != shape:
         raise ContractError(

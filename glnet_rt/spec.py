@@ -26,6 +26,9 @@ class NetSpec:
         depth_range_m: metres spanned by a keypoint depth from -0.5 to 0.5, relative to the pelvis.
         num_betas: shape coefficients predicted.
         body_id, body_sha256: the body whose betas and rest joints the weights were trained on.
+        fit_prior_rad: how far a joint's rotation is expected to be off, for the kinematic fit that
+            follows `direct` rotations; 0 leaves them as they are. The network then also tells how
+            far off its keypoints may be.
         align_corners, padding_mode: of the part-point gather; absolute grid pixels, clamped.
     """
 
@@ -40,6 +43,7 @@ class NetSpec:
     num_betas: int = 10
     body_id: str = ""
     body_sha256: str = ""
+    fit_prior_rad: float = 0.0
     align_corners: bool = True
     padding_mode: str = "border"
     input_name: str = field(default="image", init=False)
@@ -63,6 +67,8 @@ class NetSpec:
             shapes["twist"] = (NUM_TWISTS, 2)
         else:
             shapes["rot6d"] = (NUM_JOINTS, 6)
+        if self.fit_prior_rad:
+            shapes["spread"] = (NUM_KEYPOINTS,)
         return shapes
 
     def to_dict(self) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from glnet_rt.crop import crop_from_image_affine, square_around
 from glnet_rt.decode import Decoder, decode_arrays
 from glnet_rt.errors import ContractError, GlnetError
 from glnet_rt.kinematics import twist_from_rotations
-from glnet_rt.rotation import rotmat_to_rot6d
-from glnet_rt.skeleton import COCO_ONLY, NUM_JOINTS, NUM_SKELETON
+from glnet_rt.rotation import rot6d_to_rotmat, rotmat_to_rot6d
+from glnet_rt.skeleton import COCO_ONLY, NUM_JOINTS, NUM_KEYPOINTS, NUM_SKELETON
 from glnet_rt.spec import NetSpec
 from tests.human import pose, random_rotations
 from tests.tiny import body_bytes
@@ -326,3 +326,24 @@ def test_the_skeleton_is_what_kinematics_reads() -> None:
     after = decoder(scene.output, scene.crops, IMAGE_SIZE)
     np.testing.assert_array_equal(before[0].vertices, after[0].vertices)
     assert not np.allclose(before[0].keypoints_px, after[0].keypoints_px)
+
+
+def test_a_kinematic_fit_brings_joints_to_their_keypoints(
+    body: BodyModel, rng: np.random.Generator
+) -> None:
+    plain = spec_of("direct")
+    fitting = dataclasses.replace(plain, fit_prior_rad=0.2)
+    scene = make_scene(body, rng, 20, spec=plain)
+    spread = np.full((20, NUM_KEYPOINTS), 0.02, np.float32)
+    right = dataclasses.replace(scene.output, spread=spread)
+    for i, person in enumerate(Decoder(body, fitting)(right, scene.crops, IMAGE_SIZE)):
+        np.testing.assert_allclose(person.joints, scene.joints[i], atol=1e-4)
+    turns = random_rotations(rng, 20, NUM_JOINTS, up_to_deg=8)
+    rotmats = rot6d_to_rotmat(scene.output.rot6d) @ turns
+    wrong = dataclasses.replace(right, rot6d=rotmat_to_rot6d(rotmats).astype(np.float32))
+    off = []
+    for spec in (plain, fitting):
+        people = Decoder(body, spec)(wrong, scene.crops, IMAGE_SIZE)
+        seen = np.stack([project(p.joints[None], p.K[None])[0] for p in people])
+        off.append(np.linalg.norm(seen - np.stack([p.keypoints_px[:24] for p in people]), axis=-1))
+    assert off[1].mean() < 0.4 * off[0].mean()

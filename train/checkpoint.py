@@ -97,7 +97,8 @@ def config_from_dict(values: dict[str, Any]) -> GLNetConfig:
     values = dict(values)
     backbone = dict(values.pop("backbone"))
     backbone["modules"] = tuple(backbone["modules"])
-    spec = NetSpec.from_dict(values.pop("spec"))
+    # Weights outlive fields that are added for the run time; artifacts are exported again.
+    spec = NetSpec.from_dict({**NetSpec().to_dict(), **values.pop("spec")})
     return GLNetConfig(spec=spec, backbone=HRNetConfig(**backbone), **values)
 
 

@@ -158,6 +158,8 @@ def mirror_outputs(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         "betas": outputs["betas"],
         "camera_scale": outputs["camera_scale"],
     }
+    if "spread" in outputs:
+        mirrored["spread"] = outputs["spread"][:, list(FLIP_KEYPOINTS)]
     if "rot6d" in outputs:
         rot6d = outputs["rot6d"][:, list(FLIP_JOINTS)].unflatten(-1, (3, 2))
         signs = rot6d.new_tensor([[1.0, -1.0], [-1.0, 1.0], [-1.0, 1.0]])

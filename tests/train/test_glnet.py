@@ -14,7 +14,8 @@ from train.model.glnet import BranchFusion, GLNet, GLNetConfig, normalise_twist,
 
 def small(**fields: object) -> GLNetConfig:
     representation = fields.pop("representation", "decomposed")
-    config = preset("tiny", input_size=64, representation=representation)
+    fit = {} if fields.get("spreads", True) else {"fit_prior_rad": 0.0}
+    config = preset("tiny", input_size=64, representation=representation, **fit)
     return dataclasses.replace(config, **fields)
 
 
@@ -98,6 +99,14 @@ def test_winners_settle_alike_in_training_and_at_run_time(representation: str) -
         settled = dense.settled.rotation.reshape(3, 24, 6)
         torch.testing.assert_close(top["rot6d"], settled, **close)
     torch.testing.assert_close(few.settled.rotation, expected.rotation, **close)
+
+
+def test_a_kinematic_fit_needs_spreads() -> None:
+    told = GLNet(small(representation="direct")).eval().top1(torch.randn(2, 3, 64, 64))
+    assert told["spread"].shape == (2, 36)
+    assert (told["spread"] > 0).all()
+    with pytest.raises(ValueError, match="spreads"):
+        GLNet(dataclasses.replace(small(representation="direct"), spreads=False))
 
 
 def test_top1_reads_the_first_branch_when_nothing_is_fused() -> None:

@@ -32,6 +32,9 @@ KEYPOINT_SPREAD, JOINT_SPREAD_M = 0.08, 0.13
 FEW_WINNERS = 16  # of 29 grid cells each; more would touch as many cells as there are
 KEYPOINT_GAIN = 4.0  # keypoints lie within half a crop of the pelvis; features are of size one
 DIFFERENCE_GAIN = 20.0  # winners differ by a twentieth of a crop
+FIT_PRIOR_RAD = (
+    0.05  # of a joint; further, and errors of keypoints are taken over (docs/training.md)
+)
 NUM_SPREADS = NUM_KEYPOINTS + NUM_JOINTS
 INITIAL_SPREADS = (KEYPOINT_SPREAD,) * NUM_KEYPOINTS + (JOINT_SPREAD_M,) * NUM_JOINTS
 
@@ -99,7 +102,9 @@ class GLNetConfig:
 def preset(name: str, **spec_fields: object) -> GLNetConfig:
     """The configuration of `tiny`, `w32` or `w48`; `spec_fields` override the NetSpec."""
     if name == "tiny":
-        spec = NetSpec(**{"preset": name, "input_size": 128, **spec_fields})
+        fit = FIT_PRIOR_RAD if spec_fields.get("representation") == "direct" else 0.0
+        known = {"preset": name, "input_size": 128, "fit_prior_rad": fit}
+        spec = NetSpec(**{**known, **spec_fields})
         return GLNetConfig(
             spec,
             HRNET_PRESETS[name],
@@ -522,6 +527,8 @@ class GLNet(nn.Module):
         super().__init__()
         if config.class_variant not in CLASS_VARIANTS:
             raise ValueError(f"class_variant {config.class_variant!r}, not in {CLASS_VARIANTS}")
+        if config.spec.fit_prior_rad and not config.spreads:
+            raise ValueError("a kinematic fit weighs keypoints by spreads, which this has not")
         self.config = config
         self.backbone = HRNet(config.backbone)
         initialise(self.backbone)
@@ -633,9 +640,10 @@ class GLNet(nn.Module):
             betas=betas,
             camera_scale=camera_scale,
             rotation=settled.rotation,
+            spread=None if settled.spread is None else settled.spread[:, :NUM_KEYPOINTS],
         )
 
-    def _named(self, rotation: Tensor, **outputs: Tensor) -> dict[str, Tensor]:
+    def _named(self, rotation: Tensor, **outputs: Tensor | None) -> dict[str, Tensor]:
         if self.config.spec.representation == "decomposed":
             outputs["twist"] = normalise_twist(rotation)
         else:
