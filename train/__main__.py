@@ -1,4 +1,4 @@
-"""`python -m train fit | evaluate | data check`: train GLNet, say how good it is, and on what."""
+"""`python -m train fit | evaluate | ablate | data check`: train GLNet, say how good, on what."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ import torch
 
 from glnet_rt.body_model import BodyModel
 from glnet_rt.errors import SourceError
+from train.ablate import (
+    TABLES,
+    AblationSettings,
+    markdown,
+    rows_of,
+    runs_of,
+    train_all,
+)
 from train.checkpoint import load_weights
 from train.config import PAPER_RECIPE, SCHEDULES, FitConfig
 from train.data.check import check, found_table
@@ -40,6 +48,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     add_fit(commands.add_parser("fit", help="train a network, or go on where a run stopped"))
     add_evaluate(commands.add_parser("evaluate", help="errors on held-out people"))
+    add_ablate(commands.add_parser("ablate", help="the paper's ablations on synthetic people"))
     add_data(commands.add_parser("data", help="say what data sets are there"))
     arguments = parser.parse_args()
     if arguments.command == "fit" and arguments.recipe:
@@ -65,6 +74,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=("tiny", "w32", "w48"), default="tiny")
     parser.add_argument("--input-size", type=int, help="px; small ones learn the coarse sooner")
     parser.add_argument("--initial", type=Path, help="weights to start from, of any input size")
+    parser.add_argument("--backbone", type=Path, help="weights whose features alone to start from")
     parser.add_argument("--representation", choices=("direct", "decomposed"), default="direct")
     parser.add_argument("--class-variant", choices=CLASS_VARIANTS, help="default: the preset's")
     parser.add_argument("--no-local-encoding", action="store_true", help="Table 2 without LEM")
@@ -93,6 +103,36 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, help="people to look at; default: all")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--curve", type=Path, help="metrics.csv of the run, kept in the JSON")
+
+
+def add_ablate(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run_command=ablate)
+    add_common(parser)
+    parser.add_argument("tables", type=int, nargs="+", choices=TABLES, help="the paper's number")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="resumed if there")
+    parser.add_argument("--data", type=Path, default=Path("data/synth/train"))
+    parser.add_argument(
+        "--backbone", type=Path, default=Path("weights/tiny.safetensors"),
+        help="weights whose features all runs start from, as the paper's start from HRNet's",
+    )  # fmt: skip
+    parser.add_argument("--scratch", action="store_true", help="start from nothing instead")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=1, help="runs at once, one thread each")
+    defaults = {f.name: f.default for f in dataclasses.fields(AblationSettings)}
+    for name in ("images", "batch_size", "learning_rate", "input_size", "people"):
+        value = defaults[name]
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+
+
+def ablate(arguments: argparse.Namespace) -> None:
+    names = {f.name for f in dataclasses.fields(AblationSettings)}
+    settings = AblationSettings(**{k: v for k, v in vars(arguments).items() if k in names})
+    if arguments.scratch:
+        settings = dataclasses.replace(settings, backbone=None)
+    runs = runs_of(arguments.tables, arguments.seeds, settings)
+    train_all(runs, arguments.workers)
+    for table in arguments.tables:
+        print(f"\n{markdown(table, rows_of(table, runs))}")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -143,7 +183,7 @@ def fit(arguments: argparse.Namespace) -> None:
     if arguments.class_variant:
         network = dataclasses.replace(network, class_variant=arguments.class_variant)
     folders = (arguments.out, arguments.data, arguments.heldout)
-    Trainer(config, network, *folders, body, arguments.initial).fit()
+    Trainer(config, network, *folders, body, arguments.initial, arguments.backbone).fit()
 
 
 def evaluate_weights(arguments: argparse.Namespace) -> None:

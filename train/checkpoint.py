@@ -92,11 +92,32 @@ def transfer(source: GLNet, target: GLNet) -> None:
         ) from error
 
 
+def transfer_backbone(source: GLNet, target: GLNet) -> None:
+    """Start from another network's features alone; every head keeps its initial weights.
+
+    Raises:
+        ArtifactError: the backbones differ.
+    """
+    features = ("backbone.", "fusion.")
+    tensors = {n: v for n, v in source.state_dict().items() if n.startswith(features)}
+    try:
+        target.load_state_dict({**target.state_dict(), **tensors})
+    except RuntimeError as error:
+        raise ArtifactError(
+            "weights of another backbone",
+            got=source.config.backbone,
+            expected=target.config.backbone,
+            fix="start from weights of the same preset",
+        ) from error
+
+
 def config_from_dict(values: dict[str, Any]) -> GLNetConfig:
     """What `dataclasses.asdict` made of a GLNetConfig, back."""
     values = dict(values)
     backbone = dict(values.pop("backbone"))
     backbone["modules"] = tuple(backbone["modules"])
+    if "refined" in values:
+        values["refined"] = tuple(values["refined"])
     # Weights outlive fields that are added for the run time; artifacts are exported again.
     spec = NetSpec.from_dict({**NetSpec().to_dict(), **values.pop("spec")})
     return GLNetConfig(spec=spec, backbone=HRNetConfig(**backbone), **values)

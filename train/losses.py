@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,8 @@ class LossConfig:
         baseline_weight: the train-only global baseline.
         posture_weight: `direct` only, 0 in the paper: distance of the joints in the body's own
             frame, so that an upper arm counts more than a hand, as in the metric.
+        pixel_weight: of all that single pixels say; 0 trains the global baseline alone (Table 2's
+            first row).
         settled_share: of the four losses above that is put on what the winners say together, the
             rest on the positives one by one; nothing in the paper, which has one winner.
         matching: how positives are chosen.
@@ -53,6 +55,7 @@ class LossConfig:
     surface_weight: float = 4.0
     baseline_weight: float = 0.1
     posture_weight: float = 10.0
+    pixel_weight: float = 1.0
     settled_share: float = 0.5
     matching: MatchingConfig = field(default_factory=MatchingConfig)
 
@@ -88,14 +91,16 @@ def glnet_loss(
     refined = rotation_error(said.rotation, target_rotation[:, None], representation) @ said.weight
     base = rotation_error(output.base_rotation, target_rotation, representation)
     loss["rotation"] = w3d * masked_mean(refined, has)
+    loss = {name: config.pixel_weight * term for name, term in loss.items()}
     loss["base"] = w3d * masked_mean(base, has)
-    loss["betas"] = w3d * masked_mean((output.betas - batch.betas).square().sum(1), has)
-    camera = (output.camera_scale - batch.camera_scale).square()
+    betas, camera = global_errors(output, batch, positives)
+    loss["betas"] = w3d * masked_mean(betas, has)
     loss["camera"] = masked_mean(camera, batch.has_scale)
     if representation == "direct" and config.posture_weight:
         poses = [output.base_rotation]
         if output.baseline is not None:
             poses.append(output.baseline.rot6d.flatten(1))
+        said = replace(said, weight=config.pixel_weight * said.weight)
         posture = posture_loss(said, torch.stack(poses, 1), batch, rest_joints)
         loss["posture"] = config.posture_weight * posture
     if output.baseline is not None:
@@ -112,6 +117,19 @@ def glnet_loss(
         loss["person"] = config.surface_weight * person
         loss["surface"] = config.surface_weight * points
     return loss
+
+
+def global_errors(output: DenseOutput, batch: Batch, positives: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared errors of betas and camera scale, [B] each, of what pixels make of them included."""
+    betas = (output.betas - batch.betas).square().sum(1)
+    camera = (output.camera_scale - batch.camera_scale).square()
+    if output.globals is None:
+        return betas, camera
+    corrected = take(output.globals, positives)
+    refined = (corrected[..., :-1] - batch.betas[:, None]).square().sum(-1).mean(1)
+    return betas + refined, camera + (
+        corrected[..., -1] - batch.camera_scale[:, None]
+    ).square().mean(1)
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from glnet_rt.body_model import BodyModel
 from glnet_rt.skeleton import NUM_JOINTS
-from train.checkpoint import load_state, load_weights, save_state, save_weights, transfer
+from train.checkpoint import (
+    load_state,
+    load_weights,
+    save_state,
+    save_weights,
+    transfer,
+    transfer_backbone,
+)
 from train.config import FitConfig
 from train.data.augment import make_crop
 from train.data.mixture import Mixture, read_mixture
 from train.data.sample import Batch
 from train.data.shards import SyntheticShards
-from train.evaluate import evaluate
+from train.evaluate import Report, evaluate
 from train.losses import glnet_loss
 from train.model.glnet import GLNet, GLNetConfig
 from train.optimizer import make_optimizers
@@ -81,6 +88,7 @@ class Trainer:
         heldout: folder of held-out shards.
         body: the body the labels speak of.
         start: weights to start from, of the same network at any input size.
+        backbone: weights whose features alone are started from; the heads begin anew.
     """
 
     def __init__(
@@ -92,6 +100,7 @@ class Trainer:
         heldout: Path,
         body: BodyModel,
         start: Path | None = None,
+        backbone: Path | None = None,
     ) -> None:
         self.config, self.run, self.data, self.body = config, run, data, body
         self.rank = int(os.environ.get("RANK", "0"))
@@ -106,6 +115,8 @@ class Trainer:
             source, info = load_weights(start)
             transfer(source, self.model)
             self.images_before = int(info.get("images", 0))
+        if backbone is not None:
+            transfer_backbone(load_weights(backbone)[0], self.model)
         self.model = self.model.to(self.device, memory_format=torch.channels_last)
         self.average = GLNet(network).to(self.device, memory_format=torch.channels_last)
         self.average.load_state_dict(self.model.state_dict())
@@ -130,6 +141,7 @@ class Trainer:
         self.order = Order(config.seed)
         self.seen = 0
         self.steps = 0
+        self.last_report: Report | None = None
         run.mkdir(parents=True, exist_ok=True)
         if (run / "state.pt").exists():
             self.resume()
@@ -152,7 +164,7 @@ class Trainer:
                 sums.clear()
                 started, logged = time.perf_counter(), self.seen
             if crossed(before, self.seen, config.evaluate_every) or self.seen >= config.images:
-                self.evaluate()
+                self.last_report = self.evaluate() if self.rank == 0 else None
             if crossed(before, self.seen, config.checkpoint_every) or self.seen >= config.images:
                 self.checkpoint()
 
@@ -247,13 +259,13 @@ class Trainer:
             rate = {"lr": self.config.learning_rate_at(self.seen), "img_s": images_per_second}
             append_row(self.run / "log.csv", {"images": self.seen, **rate, **values})
 
-    def evaluate(self) -> None:
-        """Held-out errors of the averaged weights."""
-        if self.rank == 0:
-            count = min(self.config.evaluate_count, len(self.heldout))
-            report = evaluate(self.average, self.heldout, self.body, range(count))
-            images = self.images_before + self.seen
-            append_row(self.run / "metrics.csv", {"images": images, **report.summary()})
+    def evaluate(self) -> Report:
+        """Held-out errors of the averaged weights, also written to `metrics.csv`."""
+        count = min(self.config.evaluate_count, len(self.heldout))
+        report = evaluate(self.average, self.heldout, self.body, range(count))
+        images = self.images_before + self.seen
+        append_row(self.run / "metrics.csv", {"images": images, **report.summary()})
+        return report
 
     def checkpoint(self) -> None:
         """Write the run's state and its weights; rank 0 writes for all."""

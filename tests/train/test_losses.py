@@ -16,6 +16,7 @@ from train.losses import (
     focal_loss,
     gaussian_maps,
     glnet_loss,
+    global_errors,
     heatmap_loss,
     opinions,
     posture_loss,
@@ -101,6 +102,32 @@ def test_a_step_downhill_lowers_the_loss(representation: str) -> None:
         optimizer.step()
         values.append(total.item())
     assert values[-1] < 0.8 * values[0]
+
+
+def test_without_pixel_weight_only_global_heads_learn() -> None:
+    config = dataclasses.replace(preset("tiny", input_size=64, representation="direct"))
+    model, batch = GLNet(config).train(), labels()
+    terms = glnet_loss(LossConfig(pixel_weight=0.0), model(batch.image), batch, "direct", REST)
+    torch.stack(list(terms.values())).sum().backward()
+    taught = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert {"global_head.baseline.weight", "global_head.betas.weight"} <= taught
+    assert not any(name.startswith("pixel_head") for name in taught)
+
+
+def test_corrected_shape_and_camera_are_held_against_the_labels() -> None:
+    batch = labels()
+    config = preset("tiny", input_size=64, representation="direct")
+    config = dataclasses.replace(config, refined=("rotation", "shape", "camera"))
+    output = GLNet(config).train()(batch.image)
+    positives = torch.tensor([[0, 3]] * 3)
+    truth = torch.cat([batch.betas, batch.camera_scale[:, None]], 1)[:, None]
+    right = dataclasses.replace(output, globals=truth.expand(-1, 256, -1))
+    wrong = dataclasses.replace(output, globals=truth.expand(-1, 256, -1) + 2.0)
+    own = global_errors(dataclasses.replace(output, globals=None), batch, positives)
+    torch.testing.assert_close(global_errors(right, batch, positives), own)
+    off = global_errors(wrong, batch, positives)
+    torch.testing.assert_close(off[0] - own[0], torch.full((3,), 40.0))
+    torch.testing.assert_close(off[1] - own[1], torch.full((3,), 4.0))
 
 
 def test_unlabelled_bodies_teach_only_keypoints() -> None:

@@ -91,6 +91,26 @@ def test_batch_statistics_follow_the_weights_unless_frozen(
         assert (averaged - before).abs().max() <= (now - before).abs().max()
 
 
+def test_a_backbone_is_taken_over_and_heads_begin_anew(
+    tmp_path: Path, people: Path, body: BodyModel
+) -> None:
+    trainer(tmp_path / "first", people, body, images=16, seed=5).fit()
+    path = tmp_path / "first/weights.safetensors"
+    source = load_weights(path)[0].state_dict()
+    network = preset("tiny", input_size=64, body_id=body.body_id, body_sha256=body.sha256)
+    folders = (tmp_path / "second", people / "train", people / "heldout")
+    second = Trainer(QUICK, network, *folders, body, backbone=path)
+    assert second.images_before == 0
+    for name, value in second.model.state_dict().items():
+        if name.startswith(("backbone.", "fusion.")):
+            torch.testing.assert_close(value, source[name])
+    theirs, ours = source["pixel_head.fuse.weight"], second.model.pixel_head.fuse.weight
+    assert (theirs - ours).abs().max() > 0.01
+    other = dataclasses.replace(network, fused_channels=32)
+    with pytest.raises(ArtifactError, match="another backbone"):
+        Trainer(QUICK, other, *folders, body, backbone=path)
+
+
 def test_only_the_named_parameters_are_trained(
     tmp_path: Path, people: Path, body: BodyModel
 ) -> None:

@@ -25,6 +25,7 @@ from train.model.gather import bilinear_corners, gather_pixels, part_point_gathe
 from train.model.hrnet import HRNET_PRESETS, HRNet, HRNetConfig, initialise
 
 CLASS_VARIANTS = ("local", "pixel")
+REFINABLE = ("rotation", "shape", "camera")
 SCORE_PRIOR_BIAS = -2.19  # sigmoid gives 0.1: few pixels are positives when training starts
 INITIAL_CAMERA_SCALE = 0.9
 # Expected errors before anything is learned: |du| + |dv| of a keypoint, and metres of a joint.
@@ -64,6 +65,9 @@ class GLNetConfig:
             hop 1 run at the winning pixel only.
         local_encoding: False drops the part points: every prediction comes from the pixel's own
             feature (Table 2 without LEM).
+        guided: False leaves the part points to whatever helps the sampled features: keypoints are
+            then told from them without teaching where they lie (Table 3 without guidance).
+        refined: which parameters the pixels correct (Table 4); the paper settles on rotation alone.
         global_baseline: also learn a pose from the global feature alone, the paper's baseline. It
             is never exported.
         heatmaps: also learn one heat map and one depth map per keypoint, in training only. They
@@ -84,6 +88,8 @@ class GLNetConfig:
     settle_width: int = 0
     class_variant: str = "local"
     local_encoding: bool = True
+    guided: bool = True
+    refined: tuple[str, ...] = ("rotation",)
     global_baseline: bool = True
     heatmaps: bool = True
     surface: bool = True
@@ -97,6 +103,12 @@ class GLNetConfig:
     def rotation_numbers(self) -> int:
         """R: twist (cos, sin) of 23 joints, or 6D of 24."""
         return NUM_TWISTS * 2 if self.spec.representation == "decomposed" else NUM_JOINTS * 6
+
+    @property
+    def globals_refined(self) -> tuple[float, ...]:
+        """1 for each number of betas and camera scale that the pixels correct, else 0."""
+        shape, camera = float("shape" in self.refined), float("camera" in self.refined)
+        return (shape,) * self.spec.num_betas + (camera,)
 
 
 def preset(name: str, **spec_fields: object) -> GLNetConfig:
@@ -133,6 +145,7 @@ class DenseOutput:
         spread: [B, N, K + J], expected |du| + |dv| of each keypoint and error of each joint in the
             body's own frame, m; or None.
         settled: what the best of these pixels say together; None where one alone wins.
+        globals: [B, N, 11], betas and camera scale, corrected; None where pixels leave them alone.
         base_rotation: [B, R], the global estimate.
         betas: [B, 10].
         camera_scale: [B].
@@ -149,6 +162,7 @@ class DenseOutput:
     rotation: Tensor
     spread: Tensor | None
     settled: Settled | None
+    globals: Tensor | None
     base_rotation: Tensor
     betas: Tensor
     camera_scale: Tensor
@@ -184,6 +198,23 @@ class GlobalPose:
 
     rot6d: Tensor
     pelvis_uv: Tensor
+
+
+@dataclass(frozen=True)
+class PixelPrediction:
+    """What pixels tell, from the features at their part points; float32.
+
+    Attributes:
+        keypoints_uvd: [B, N, K, 3].
+        residual: [B, N, R], to be added to the base rotation.
+        spread: [B, N, K + J], as in `DenseOutput`, or None.
+        globals: [B, N, 11], to be added to betas and camera scale, or None.
+    """
+
+    keypoints_uvd: Tensor
+    residual: Tensor
+    spread: Tensor | None
+    globals: Tensor | None
 
 
 class GlobalHead(nn.Module):
@@ -286,7 +317,12 @@ class PixelHead(nn.Module):
             self.fuse_keypoints = nn.Linear(NUM_KEYPOINTS * 3, hidden, bias=False)
             self.fuse_global = nn.Linear(global_channels, hidden, bias=False)
             self.lifting = nn.Linear(hidden, hidden)
-        self.residual = nn.Linear(hidden, config.rotation_numbers)
+        self.residual = None
+        if "rotation" in config.refined:
+            self.residual = nn.Linear(hidden, config.rotation_numbers)
+        self.globals = None
+        if any(config.globals_refined):
+            self.globals = nn.Linear(hidden, len(config.globals_refined))
         self.spread = None
         if config.spreads:
             self.spread = nn.Linear(hidden, NUM_SPREADS)
@@ -311,9 +347,10 @@ class PixelHead(nn.Module):
     def _initialise(self) -> None:
         initialise(self)
         nn.init.zeros_(self.hop1.weight)
-        for layer in (*self.hop2, self.residual, *([self.spread] if self.spread else [])):
-            nn.init.normal_(layer.weight, std=1e-3)
-            nn.init.zeros_(layer.bias)
+        for layer in (*self.hop2, self.residual, self.globals, self.spread):
+            if layer is not None:
+                nn.init.normal_(layer.weight, std=1e-3)
+                nn.init.zeros_(layer.bias)
         if self.settling is not None:
             nn.init.zeros_(self.settling[-1].weight)
             nn.init.zeros_(self.settling[-1].bias)
@@ -416,7 +453,7 @@ class PixelHead(nn.Module):
         points: Tensor,
         size: tuple[int, int],
         pooled: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> PixelPrediction:
         """Hop 2, the residual rotation, and how far off both may be.
 
         Args:
@@ -424,12 +461,10 @@ class PixelHead(nn.Module):
             points: [B, N, P, 2] float32, part points, absolute grid pixels.
             size: (h, w) of the grid.
             pooled: [B, global channels], the global feature.
-
-        Returns:
-            keypoints_uvd [B, N, K, 3], residual [B, N, R], and the spread [B, N, K + J] or None, as
-            in `DenseOutput`; float32.
         """
         height, width = size
+        if not self.config.guided:
+            points = points.detach()
         located = []
         for p, layer in enumerate(self.hop2):
             offsets = layer(parts[:, :, p]).float()
@@ -448,7 +483,18 @@ class PixelHead(nn.Module):
             fused = self.lifting(F.relu(fused))
         fused = F.relu(fused)
         spread = None if self.spread is None else expected_error(self.spread(fused).float())
-        return keypoints, self.residual(fused).float(), spread
+        if self.residual is None:
+            residual = keypoints.new_zeros(*fused.shape[:2], self.config.rotation_numbers)
+        else:
+            residual = self.residual(fused).float()
+        return PixelPrediction(keypoints, residual, spread, self.corrections(fused))
+
+    def corrections(self, fused: Tensor) -> Tensor | None:
+        """[B, N, 11] for betas and camera scale, zero for what is not refined; None for neither."""
+        if self.globals is None:
+            return None
+        numbers = self.globals(fused).float()
+        return numbers * numbers.new_tensor(self.config.globals_refined)
 
     def settle(self, keypoints: Tensor, rotation: Tensor, spread: Tensor | None) -> Settled:
         """One prediction from k pixels': their mean, corrected by what they differ in.
@@ -566,18 +612,18 @@ class GLNet(nn.Module):
         points = part_points.flatten(2, 3)[:, :, pixels].transpose(1, 2)
         every = pixels.expand(len(image), -1)
         parts, reference = self.pixel_head.encode_dense(keypoint, points, every)
-        keypoints, residual, spread = self.pixel_head.predict(
-            parts, reference, points, (height, width), pooled
-        )
+        told = self.pixel_head.predict(parts, reference, points, (height, width), pooled)
         logits = self.pixel_head.score_map(class_, part_points)
-        rotation = base_rotation[:, None] + residual
+        rotation = base_rotation[:, None] + told.residual
+        whole = torch.cat([betas, camera_scale[:, None]], 1)[:, None]
         return DenseOutput(
             score_logits=logits,
             pixels=pixels,
-            keypoints_uvd=keypoints,
+            keypoints_uvd=told.keypoints_uvd,
             rotation=rotation,
-            spread=spread,
-            settled=self.settle_best(logits, pixels, keypoints, rotation, spread),
+            spread=told.spread,
+            settled=self.settle_best(logits, pixels, told, rotation),
+            globals=None if told.globals is None else whole + told.globals,
             base_rotation=base_rotation,
             betas=betas,
             camera_scale=camera_scale,
@@ -591,9 +637,8 @@ class GLNet(nn.Module):
         self,
         logits: Tensor,
         pixels: Tensor,
-        keypoints: Tensor,
+        told: PixelPrediction,
         rotation: Tensor,
-        spread: Tensor | None,
     ) -> Settled | None:
         """What the best of the predicting pixels say together; None where one alone wins.
 
@@ -603,8 +648,8 @@ class GLNet(nn.Module):
             return None
         count = max(1, self.config.winners * len(pixels) // logits[0].numel())
         best = logits.flatten(1)[:, pixels].topk(count).indices
-        told = None if spread is None else take(spread, best)
-        return self.pixel_head.settle(take(keypoints, best), take(rotation, best), told)
+        spread = None if told.spread is None else take(told.spread, best)
+        return self.pixel_head.settle(take(told.keypoints_uvd, best), take(rotation, best), spread)
 
     def features(self, branches: list[Tensor]) -> Tensor:
         """F [B, C, h, w] of the backbone's four branches."""
@@ -629,10 +674,14 @@ class GLNet(nn.Module):
             parts, reference = self.pixel_head.encode_at(keypoint, points, pixel_xy)
         else:
             parts, reference = self.pixel_head.encode_dense(keypoint, points, best)
-        keypoints, residual, spread = self.pixel_head.predict(
-            parts, reference, points, (height, width), pooled
+        told = self.pixel_head.predict(parts, reference, points, (height, width), pooled)
+        settled = self.pixel_head.settle(
+            told.keypoints_uvd, base_rotation[:, None] + told.residual, told.spread
         )
-        settled = self.pixel_head.settle(keypoints, base_rotation[:, None] + residual, spread)
+        if told.globals is not None:
+            correction = told.globals.mean(1)
+            betas = betas + correction[:, :-1]
+            camera_scale = (camera_scale + correction[:, -1]).clamp(min=0.1)
         return self._named(
             score=scores[:, 0].sigmoid(),
             pixel=best[:, 0],

@@ -1,0 +1,289 @@
+"""`python -m train ablate TABLE`: the paper's ablations (Tables 2 to 6) on synthetic people.
+
+Every row is one variant of the network or of its losses, trained with the same budget, the same
+people in the same order and the same features to start from, once per seed. Runs are resumable,
+and rows that tables share are trained once. The head is the paper's: one winner, no expected
+errors, no auxiliary maps, the losses of Eq. 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from glnet_rt.body_model import BodyModel
+from glnet_rt.errors import ArtifactError
+from train.config import FitConfig
+from train.data.augment import AugmentConfig
+from train.losses import LossConfig
+from train.model.glnet import GLNetConfig, preset
+from train.trainer import Trainer
+
+FIGURES = ("pa_mpjpe_mm", "mpjpe_mm", "pve_mm", "body_2d_percent")
+PAPER_HEAD: dict[str, Any] = {
+    "winners": 1, "spreads": False, "settle_width": 0, "lifting_width": 0,
+    "heatmaps": False, "surface": False, "global_baseline": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row: what differs from GLNet with direct rotations, all of the paper's parts in place.
+
+    Attributes:
+        title: as in the paper's table.
+        representation: `direct` or `decomposed`.
+        network, loss, matching: fields that differ.
+        paper: the paper's PA-MPJPE and MPJPE on 3DPW, mm, where it has such a row.
+    """
+
+    title: str
+    representation: str = "direct"
+    network: Mapping[str, Any] = field(default_factory=dict)
+    loss: Mapping[str, Any] = field(default_factory=dict)
+    matching: Mapping[str, Any] = field(default_factory=dict)
+    paper: tuple[float | None, float | None] = (None, None)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the pose comes from the global feature alone."""
+        return bool(self.network.get("global_baseline", False))
+
+
+VARIANTS = {
+    "baseline": Variant(
+        "global feature alone",
+        network={"global_baseline": True},
+        loss={"pixel_weight": 0.0},
+        paper=(49.6, 76.9),
+    ),
+    "encoding": Variant("+ local encoding", matching={"center": True}, paper=(43.7, 74.3)),
+    "matching": Variant(
+        "+ dynamic matching", network={"local_encoding": False}, paper=(43.5, 73.1)
+    ),
+    "both": Variant("+ both", paper=(40.8, 68.7)),
+    "decomposed": Variant("+ both, decomposed", "decomposed", paper=(39.7, 66.3)),
+    "unguided": Variant("part points not guided by keypoints", network={"guided": False}),
+    "refine-nothing": Variant("global", network={"refined": ()}, paper=(45.5, 73.9)),
+    "refine-all": Variant(
+        "shape + rotation + camera",
+        network={"refined": ("rotation", "shape", "camera")},
+        paper=(42.7, 71.2),
+    ),
+    "refine-shape": Variant(
+        "shape + rotation", network={"refined": ("rotation", "shape")}, paper=(40.6, 68.2)
+    ),
+    "positives-1": Variant("T = 1", matching={"positives": 1}, paper=(None, 70.5)),
+    "positives-10": Variant("T = 10", matching={"positives": 10}, paper=(None, 67.4)),
+    "positives-50": Variant("T = 50", matching={"positives": 50}, paper=(None, 66.5)),
+    "positives-100": Variant("T = 100", matching={"positives": 100}, paper=(None, 68.4)),
+    "cost-depth": Variant(
+        "class + 2D + depth", matching={"depth_weight": 70.0}, paper=(42.3, 70.4)
+    ),
+    "cost-rotation": Variant(
+        "class + 2D + depth + rotation",
+        matching={"depth_weight": 70.0, "rotation_weight": 0.1},
+        paper=(41.2, 71.3),
+    ),
+}
+TABLES: dict[int, tuple[str, tuple[str, ...]]] = {
+    2: ("what each component gives",
+        ("baseline", "encoding", "matching", "both", "decomposed")),
+    3: ("what guides the local features", ("matching", "unguided", "both")),
+    4: ("which parameters pixels refine",
+        ("refine-nothing", "refine-all", "refine-shape", "both")),
+    5: ("number of positives T",
+        ("positives-1", "positives-10", "both", "positives-50", "positives-100")),
+    6: ("matching cost", ("both", "cost-depth", "cost-rotation")),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AblationSettings:
+    """What all rows share.
+
+    Attributes:
+        data, heldout, body: training shards, held-out shards, body file.
+        backbone: weights whose features every run starts from; None starts from nothing.
+        out: folder of the runs, one each.
+        images: crops each run is trained on.
+        batch_size, learning_rate: of AdamW; the rate falls linearly to zero.
+        input_size: px.
+        people: held-out people each run is judged on.
+    """
+
+    data: Path
+    heldout: Path
+    body: Path
+    backbone: Path | None
+    out: Path
+    images: int = 20_000
+    batch_size: int = 32
+    learning_rate: float = 5e-4
+    input_size: int = 96
+    people: int = 1_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One variant with one seed."""
+
+    name: str
+    seed: int
+    settings: AblationSettings
+
+    @property
+    def folder(self) -> Path:
+        """Where the run and its result lie."""
+        return self.settings.out / f"{self.name}-{self.seed}"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """Its figures, or None while it is not through.
+
+        Raises:
+            ArtifactError: it was another budget's.
+        """
+        path = self.folder / "result.json"
+        if not path.exists():
+            return None
+        found: dict[str, Any] = json.loads(path.read_text())
+        if found["images"] != self.settings.images:
+            raise ArtifactError(
+                f"{self.folder} was trained with another budget",
+                got=f"{found['images']} images",
+                expected=f"{self.settings.images} images",
+                fix="compare rows of one budget: choose another --out, or the same --images",
+            )
+        return found
+
+    def network(self, body: BodyModel) -> GLNetConfig:
+        """The paper's head with this row's changes."""
+        variant = VARIANTS[self.name]
+        config = preset(
+            "tiny",
+            input_size=self.settings.input_size,
+            representation=variant.representation,
+            fit_prior_rad=0.0,
+            body_id=body.body_id,
+            body_sha256=body.sha256,
+        )
+        return dataclasses.replace(config, **{**PAPER_HEAD, **variant.network})
+
+    def recipe(self) -> FitConfig:
+        """Eq. 2 as it stands, with this row's changes; every pixel predicts."""
+        variant, settings = VARIANTS[self.name], self.settings
+        loss = LossConfig(posture_weight=0.0, settled_share=0.0)
+        matching = dataclasses.replace(loss.matching, **variant.matching)
+        return FitConfig(
+            images=settings.images,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            warmup=max(1, min(2_000, settings.images // 10)),
+            cooldown=settings.images,
+            ema=0.99,
+            subgrid=1,
+            seed=self.seed,
+            evaluate_every=settings.images,
+            checkpoint_every=5_000,
+            evaluate_count=settings.people,
+            augment=AugmentConfig(),
+            loss=dataclasses.replace(loss, matching=matching, **variant.loss),
+        )
+
+    def train(self) -> dict[str, Any]:
+        """Train, or go on; the result is written once the budget is used up."""
+        torch.set_num_threads(1)
+        settings = self.settings
+        body = BodyModel.load(settings.body)
+        trainer = Trainer(
+            self.recipe(), self.network(body), self.folder, settings.data, settings.heldout, body,
+            backbone=settings.backbone,
+        )  # fmt: skip
+        trainer.fit()
+        report = trainer.last_report or trainer.evaluate()
+        summary = report.summary()
+        prefix = "global_" if VARIANTS[self.name].is_baseline else ""
+        result = {
+            "variant": self.name,
+            "seed": self.seed,
+            "images": settings.images,
+            **{name: summary.get(prefix + name) for name in FIGURES},
+            "mean_pose_pa_mpjpe_mm": summary["mean_pose_pa_mpjpe_mm"],
+        }
+        (self.folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+        return result
+
+
+def runs_of(tables: Sequence[int], seeds: Sequence[int], settings: AblationSettings) -> list[Run]:
+    """Every run the tables need, seed by seed, so that a stop leaves whole tables behind."""
+    names = list(dict.fromkeys(name for table in tables for name in TABLES[table][1]))
+    return [Run(name, seed, settings) for seed in seeds for name in names]
+
+
+def train_all(runs: Sequence[Run], workers: int = 1) -> None:
+    """Train what is not through yet, several runs at once, one thread each."""
+    waiting = [run for run in runs if run.result is None]
+    if workers == 1:
+        for run in waiting:
+            say(run.train())
+        return
+    with multiprocessing.get_context("spawn").Pool(workers, maxtasksperchild=1) as pool:
+        for result in pool.imap_unordered(Run.train, waiting, chunksize=1):
+            say(result)
+
+
+def say(result: Mapping[str, Any]) -> None:
+    print(f"{result['variant']} seed {result['seed']}: {result['pa_mpjpe_mm']:.1f} mm", flush=True)
+
+
+def rows_of(table: int, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One row per variant: mean and standard deviation over the seeds that are through."""
+    rows = []
+    for name in TABLES[table][1]:
+        results = [r for run in runs if run.name == name and (r := run.result) is not None]
+        row: dict[str, Any] = {
+            "variant": name,
+            "title": VARIANTS[name].title,
+            "seeds": [r["seed"] for r in results],
+            "paper_3dpw_pa_mpjpe_mm": VARIANTS[name].paper[0],
+            "paper_3dpw_mpjpe_mm": VARIANTS[name].paper[1],
+        }
+        for figure in FIGURES:
+            values = [r[figure] for r in results if r[figure] is not None]
+            row[figure] = values
+            row[f"{figure}_mean"] = float(np.mean(values)) if values else None
+            row[f"{figure}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        rows.append(row)
+    return rows
+
+
+def markdown(table: int, rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table beside the paper's figures; ours in mm, mean ± standard deviation over the seeds."""
+    lines = [
+        f"**Table {table}**, {TABLES[table][0]}",
+        "",
+        "| | seeds | PA-MPJPE | MPJPE | PVE | 2D, % of the box | paper, 3DPW: PA-MPJPE | MPJPE |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [spread_of(row, figure) for figure in FIGURES]
+        paper = [row["paper_3dpw_pa_mpjpe_mm"], row["paper_3dpw_mpjpe_mm"]]
+        cells += ["" if value is None else f"{value}" for value in paper]
+        lines.append("| " + " | ".join([row["title"], str(len(row["seeds"])), *cells]) + " |")
+    return "\n".join(lines)
+
+
+def spread_of(row: Mapping[str, Any], figure: str) -> str:
+    mean, sd = row[f"{figure}_mean"], row[f"{figure}_sd"]
+    if mean is None:
+        return ""
+    return f"{mean:.1f}" if sd is None else f"{mean:.1f} ± {sd:.1f}"
