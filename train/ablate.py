@@ -9,6 +9,7 @@ errors, no auxiliary maps, the losses of Eq. 2.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import multiprocessing
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from train.model.glnet import GLNetConfig, preset
 from train.trainer import Trainer
 
 FIGURES = ("pa_mpjpe_mm", "mpjpe_mm", "pve_mm", "body_2d_percent")
+BUDGET_FILE = "budget.json"
 PAPER_HEAD: dict[str, Any] = {
     "winners": 1, "spreads": False, "settle_width": 0, "lifting_width": 0,
     "heatmaps": False, "surface": False, "global_baseline": False,
@@ -131,6 +133,31 @@ class AblationSettings:
     input_size: int = 96
     people: int = 1_000
 
+    def budget(self) -> dict[str, Any]:
+        """What has to be the same for rows to be compared."""
+        names = ("images", "batch_size", "learning_rate", "input_size", "people")
+        digest = None
+        if self.backbone is not None:
+            digest = hashlib.sha256(self.backbone.read_bytes()).hexdigest()
+        return {**{n: getattr(self, n) for n in names}, "backbone_sha256": digest}
+
+    def claim(self) -> None:
+        """Note the budget in `out`.
+
+        Raises:
+            ArtifactError: the runs there had another one.
+        """
+        path, budget = self.out / BUDGET_FILE, self.budget()
+        if path.exists() and (known := json.loads(path.read_text())) != budget:
+            raise ArtifactError(
+                f"the runs in {self.out} had another budget",
+                got={k: v for k, v in budget.items() if known.get(k) != v},
+                expected=known,
+                fix="compare rows of one budget: choose another --out, or the same options",
+            )
+        self.out.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(budget, indent=1) + "\n")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -147,23 +174,9 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """Its figures, or None while it is not through.
-
-        Raises:
-            ArtifactError: it was another budget's.
-        """
+        """Its figures, or None while it is not through."""
         path = self.folder / "result.json"
-        if not path.exists():
-            return None
-        found: dict[str, Any] = json.loads(path.read_text())
-        if found["images"] != self.settings.images:
-            raise ArtifactError(
-                f"{self.folder} was trained with another budget",
-                got=f"{found['images']} images",
-                expected=f"{self.settings.images} images",
-                fix="compare rows of one budget: choose another --out, or the same --images",
-            )
-        return found
+        return json.loads(path.read_text()) if path.exists() else None
 
     def network(self, body: BodyModel) -> GLNetConfig:
         """The paper's head with this row's changes."""
@@ -229,8 +242,21 @@ def runs_of(tables: Sequence[int], seeds: Sequence[int], settings: AblationSetti
     return [Run(name, seed, settings) for seed in seeds for name in names]
 
 
+def runs_found(out: Path) -> list[Run]:
+    """The runs below a folder that are through, in the order of their seeds."""
+    settings = AblationSettings(Path(), Path(), Path(), None, out)
+    parts = [path.parent.name.rsplit("-", 1) for path in out.glob("*/result.json")]
+    runs = [Run(name, int(seed), settings) for name, seed in parts]
+    return sorted(runs, key=lambda run: run.seed)
+
+
 def train_all(runs: Sequence[Run], workers: int = 1) -> None:
-    """Train what is not through yet, several runs at once, one thread each."""
+    """Train what is not through yet, several runs at once, one thread each.
+
+    Raises:
+        ArtifactError: the runs' folder holds runs of another budget.
+    """
+    runs[0].settings.claim()
     waiting = [run for run in runs if run.result is None]
     if workers == 1:
         for run in waiting:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from train.ablate import (
     Run,
     markdown,
     rows_of,
+    runs_found,
     runs_of,
     train_all,
 )
@@ -88,11 +88,11 @@ def test_runs_are_kept_and_not_repeated(
 
 
 def test_a_run_of_another_budget_is_not_taken_for_this_one(settings: AblationSettings) -> None:
-    run = Run("both", 0, settings)
-    run.folder.mkdir()
-    (run.folder / "result.json").write_text(json.dumps({"images": 4}))
+    train_all([Run("both", 0, settings)])
+    more = dataclasses.replace(settings, images=12)
     with pytest.raises(ArtifactError, match="another budget"):
-        _ = run.result
+        train_all([Run("both", 1, more)])
+    assert [run.seed for run in runs_found(settings.out)] == [0]
 
 
 def test_the_command_line_prints_the_table(
