@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -123,23 +126,68 @@ def test_only_the_named_parameters_are_trained(
     assert changed == heads
 
 
-def test_two_processes_train_together(tmp_path: Path, people: Path) -> None:
+def torchrun(run: Path, people: Path, *options: str) -> subprocess.Popen[str]:
+    """Two processes that train one network; a group of their own, to be killed together."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-        "--master-port", str(port), "-m", "train", "fit", "--out", str(tmp_path),
+        "--master-port", str(port), "-m", "train", "fit", "--out", str(run),
         "--data", str(people / "train"), "--heldout", str(people / "heldout"),
-        "--images", "32", "--batch-size", "4", "--evaluate-count", "4", "--muon",
+        "--input-size", "64", "--batch-size", "4", "--evaluate-count", "4", *options,
     ]  # fmt: skip
-    root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True, timeout=300
+    return subprocess.Popen(
+        command,
+        cwd=Path(__file__).resolve().parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr[:3000]
+
+
+def children(process: int) -> list[int]:
+    """Process ids of the direct children, on Linux."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            found += [int(path.parent.name)] if parent == process else []
+    return found
+
+
+def finished(run: subprocess.Popen[str]) -> None:
+    _, errors = run.communicate(timeout=300)
+    assert run.returncode == 0, errors[:3000]
+
+
+def test_two_processes_train_together(tmp_path: Path, people: Path) -> None:
+    finished(torchrun(tmp_path, people, "--images", "32", "--muon"))
     assert load_weights(tmp_path / "weights.safetensors")[1]["images"] == 32
+
+
+@pytest.mark.slow
+def test_two_killed_processes_resume_to_the_bit(tmp_path: Path, people: Path) -> None:
+    options = ("--images", "320", "--checkpoint-every", "48")
+    finished(torchrun(tmp_path / "whole", people, *options))
+    cut = torchrun(tmp_path / "cut", people, *options)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "cut/weights.safetensors").exists():
+        assert cut.poll() is None, "ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.2)  # a few steps on, which are lost
+    processes = [*children(cut.pid), cut.pid]  # workers first: each leads a session of its own
+    assert len(processes) == 3
+    for process in processes:
+        os.kill(process, signal.SIGKILL)
+    cut.communicate(timeout=60)  # their end of the pipe is closed: they are gone
+    seen = load_weights(tmp_path / "cut/weights.safetensors")[1]["images"]
+    assert 0 < seen < 320
+    finished(torchrun(tmp_path / "cut", people, *options))
+    whole, resumed = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_order_is_a_permutation_that_welcomes_new_people() -> None:
