@@ -15,6 +15,7 @@ import torch
 from glnet_rt.body_model import BodyModel
 from glnet_rt.errors import SourceError
 from train.ablate import (
+    SHARED,
     TABLES,
     AblationSettings,
     markdown,
@@ -119,7 +120,7 @@ def add_ablate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=1, help="runs at once, one thread each")
     defaults = {f.name: f.default for f in dataclasses.fields(AblationSettings)}
-    for name in ("images", "batch_size", "learning_rate", "input_size", "people"):
+    for name in SHARED:
         value = defaults[name]
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
 
