@@ -70,9 +70,9 @@ def version(package: str) -> str | None:
         return None
 
 
-def write(name: str, values: dict[str, Any]) -> Path:
-    """Write `results/NAME.json`, the record first."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write(name: str, values: dict[str, Any], folder: Path = RESULTS) -> Path:
+    """Write `NAME.json` into the folder, the record first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps({**record(), **values}, indent=1) + "\n")
     return path

@@ -102,6 +102,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     add_common(parser)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--count", type=int, help="people to look at; default: all")
+    parser.add_argument("--flip", action="store_true", help="average with the mirrored crop")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--curve", type=Path, help="metrics.csv of the run, kept in the JSON")
 
@@ -193,10 +194,10 @@ def evaluate_weights(arguments: argparse.Namespace) -> None:
     body = BodyModel.load(arguments.body)
     people = SyntheticShards(arguments.heldout, body.sha256, model.config.spec.box_scale)
     count = min(arguments.count or len(people), len(people))
-    report = evaluate(model, people, body, range(count))
+    report = evaluate(model, people, body, range(count), flip=arguments.flip)
     print(table(report))
     if arguments.json:
-        values = as_json(report, people, info)
+        values = {"weights": info, **as_json(report, people)}
         if arguments.curve:
             with arguments.curve.open() as file:
                 values["curve"] = [
@@ -220,26 +221,26 @@ def table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def as_json(report: Report, people: SyntheticShards, info: dict[str, Any]) -> dict[str, Any]:
-    """Means of every way to predict, and of GLNet per pose family."""
+def as_json(report: Report, people: SyntheticShards) -> dict[str, Any]:
+    """Means of every way to predict, and of GLNet per pose family and per hold-out."""
     kinds = people.meta[0].get("kinds", [])
     per_kind = {}
     for kind in sorted(set(report.kind.tolist())):
-        mask = report.kind == kind
         name = kinds[kind] if kind < len(kinds) else str(kind)
-        per_kind[name] = {
-            "people": int(mask.sum()),
-            "pa_mpjpe_mm": float(report.glnet.pa_mpjpe_mm[mask].mean()),
-            "mean_pose_pa_mpjpe_mm": float(report.mean_pose.pa_mpjpe_mm[mask].mean()),
-        }
+        per_kind[name] = report.figures(report.kind == kind)
+    held_out = {
+        name: {"with": report.figures(who), "without": report.figures(~who)}
+        for name, who in report.held_out.items()
+        if who.any() and not who.all()
+    }
     return {
         "people": report.count,
-        "weights": info,
         "protocol": "synthetic held-out; 24 SMPL joints, root pelvis; 2D in % of the box",
         "glnet": report.glnet.mean(),
         "global_only": report.global_only.mean() if report.global_only else None,
         "mean_pose": report.mean_pose.mean(),
         "per_kind": per_kind,
+        "held_out": held_out,
     }
 
 

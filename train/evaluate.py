@@ -67,6 +67,7 @@ class Report:
         glnet, global_only: the network's two heads; `global_only` None without a baseline head.
         mean_pose: the best constant pose of these very people, with mean shape.
         kind: [B] pose family of each person.
+        held_out: what training never showed -> [B] bool, in whose picture.
         count: people.
     """
 
@@ -74,6 +75,7 @@ class Report:
     global_only: Errors | None
     mean_pose: Errors
     kind: Array
+    held_out: dict[str, Array]
     count: int
 
     def summary(self) -> dict[str, float]:
@@ -82,6 +84,23 @@ class Report:
         if self.global_only is not None:
             row |= {f"global_{k}": v for k, v in self.global_only.mean().items()}
         return row | {f"mean_pose_{k}": v for k, v in self.mean_pose.mean().items() if "mm" in k}
+
+    def figures(self, who: Array) -> dict[str, float]:
+        """Means of GLNet over some people, [B] bool, at least one; the others' are left out.
+
+        `pa_mpjpe_standard_error_mm` says how far chance may move the first; the mean pose, by how
+        much these people are easier or harder than others.
+        """
+        errors, count = self.glnet, int(who.sum())
+        return {
+            "people": count,
+            "pa_mpjpe_mm": float(errors.pa_mpjpe_mm[who].mean()),
+            "pa_mpjpe_standard_error_mm": float(errors.pa_mpjpe_mm[who].std() / count**0.5),
+            "mpjpe_mm": float(errors.mpjpe_mm[who].mean()),
+            "pve_mm": float(errors.pve_mm[who].mean()),
+            "body_2d_percent": float(np.nanmean(errors.body_2d[who])),
+            "mean_pose_pa_mpjpe_mm": float(self.mean_pose.pa_mpjpe_mm[who].mean()),
+        }
 
 
 @dataclass(frozen=True)
@@ -131,6 +150,7 @@ def evaluate(
         global_only=errors(concatenate_bodies(coarse), truth, box, focal) if coarse else None,
         mean_pose=errors(mean_bodies(truth, body, focal), truth, box, focal),
         kind=people.labels["kind"][list(indices)],
+        held_out={name: who[list(indices)] for name, who in people.held_out().items()},
         count=len(indices),
     )
     return report
@@ -197,10 +217,15 @@ def decode_top1(
 ) -> tuple[BodyArrays, Array]:
     """The run time's own decode, of crops seen by themselves (offset zero)."""
     spec = model.config.spec
-    outputs["pixel"] = outputs["pixel"].astype(np.int64)
-    net = NetOutput.from_arrays(spec, outputs)
+    net = net_output(model, outputs)
     offset = np.zeros((len(net.score), 2))
     return decode_arrays(body, spec, net, offset, spec.focal), net.keypoints_uvd[..., :2]
+
+
+def net_output(model: GLNet, outputs: dict[str, Array]) -> NetOutput:
+    """What `predict` gives as what the run time's decode takes."""
+    pixel = outputs["pixel"].astype(np.int64)
+    return NetOutput.from_arrays(model.config.spec, {**outputs, "pixel": pixel})
 
 
 def decode_global(model: GLNet, batch: Batch, body: BodyModel) -> BodyArrays:

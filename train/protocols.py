@@ -14,18 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from glnet_rt.contracts import Array
-from glnet_rt.crop import square_around
 from glnet_rt.errors import SourceError
-from glnet_rt.skeleton import COCO_FROM_KEYPOINTS, LSP_FROM_H36M
-from train.data.augment import normalise
-from train.data.real.people import cut_picture
-from train.data.real.record import Record
-from train.evaluate import predict
+from glnet_rt.skeleton import LSP_FROM_H36M
+from train.data.real.coco import FETCH, read_json
 from train.metrics import procrustes
-from train.model.glnet import GLNet
 
 LEFT_HIP, RIGHT_HIP = 3, 2  # of LSP's 14
 H36M_PELVIS = 0
@@ -33,7 +27,6 @@ COCO_FIGURES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm",
 MPI_PCK_MM = 150.0
 MPI_AUC_MM = np.arange(0.0, 155.0, 5.0)
 MPI_COUNTED = tuple(range(14))  # of MPI-INF-3DHP's 17: without pelvis, spine and head
-BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -97,26 +90,31 @@ def mpi_3dhp(joints: Array, target: Array, pelvis: int = 14) -> MpiReport:
     return MpiReport(float(error.mean()), float(100 * pck), float(100 * np.mean(curve)))
 
 
-def coco_oks(annotations: Path, results: Sequence[dict[str, Any]]) -> dict[str, float]:
+def coco_oks(
+    annotations: Path | Sequence[Path], results: Sequence[dict[str, Any]]
+) -> dict[str, float]:
     """COCO's ten figures of keypoint results, by pycocotools.
 
     Args:
-        annotations: person_keypoints_*.json.
+        annotations: person_keypoints_*.json, or several as one set.
         results: image_id, category_id, keypoints [51], score of each person.
 
     Raises:
-        SourceError: no results, or of other pictures.
+        SourceError: no results, or of other pictures; a picture in two sets.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    files = [annotations] if isinstance(annotations, Path) else list(annotations)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports by printing
-        truth = COCO(str(annotations))
+        truth = COCO()
+        truth.dataset = joined_coco(files)
+        truth.createIndex()
         if not results or not {r["image_id"] for r in results} <= set(truth.getImgIds()):
             raise SourceError(
                 "keypoint results do not fit the annotations",
                 got=f"{len(results)} results",
-                expected=f"people in pictures of {annotations.name}",
+                expected=f"people in pictures of {', '.join(f.name for f in files)}",
                 fix="evaluate the results of this split",
             )
         evaluation = COCOeval(truth, truth.loadRes(list(results)), "keypoints")
@@ -126,34 +124,21 @@ def coco_oks(annotations: Path, results: Sequence[dict[str, Any]]) -> dict[str, 
     return dict(zip(COCO_FIGURES, (float(v) for v in evaluation.stats), strict=True))
 
 
-@torch.no_grad()
-def coco_results(
-    model: GLNet, people: Sequence[Record], *, flip: bool = False
-) -> list[dict[str, Any]]:
-    """The network's own 17 keypoints (both hops) of people in their boxes, as COCO wants them.
-
-    Args:
-        people: records of COCO; their tags hold the picture's id.
-        flip: average with the mirrored crop.
-    """
-    spec, results = model.config.spec, []
-    for start in range(0, len(people), BATCH):
-        batch = people[start : start + BATCH]
-        squares = [square_around(person.bbox_xyxy, spec.box_scale) for person in batch]
-        crops = [
-            normalise(cut_picture(person, *square, spec.input_size), spec)
-            for person, square in zip(batch, squares, strict=True)
-        ]
-        outputs = predict(model, torch.from_numpy(np.stack(crops)), flip)
-        uv = outputs["keypoints_uvd"][:, list(COCO_FROM_KEYPOINTS), :2]
-        for i, (person, (centre, side)) in enumerate(zip(batch, squares, strict=True)):
-            points = np.column_stack([centre + uv[i] * side, np.ones(len(COCO_FROM_KEYPOINTS))])
-            results.append(
-                {
-                    "image_id": person.tags["image_id"],
-                    "category_id": 1,
-                    "keypoints": points.reshape(-1).tolist(),
-                    "score": float(outputs["score"][i]),
-                }
-            )
-    return results
+def joined_coco(files: Sequence[Path]) -> dict[str, Any]:
+    """Several splits as one; people are numbered anew, since splits need not know each other."""
+    splits = [read_json(file, FETCH) for file in files]
+    images = [image for split in splits for image in split["images"]]
+    people = [person for split in splits for person in split["annotations"]]
+    if len({image["id"] for image in images}) < len(images):
+        raise SourceError(
+            "a picture belongs to several splits",
+            got=", ".join(file.name for file in files),
+            expected="splits without common pictures",
+            fix="evaluate one of them: --coco-splits",
+        )
+    return {
+        "info": {},
+        "images": images,
+        "annotations": [{**person, "id": n} for n, person in enumerate(people, start=1)],
+        "categories": splits[0]["categories"],
+    }

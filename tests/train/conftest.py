@@ -63,7 +63,8 @@ def write_people(folder: Path, body: BodyModel, count: int, seed: int) -> None:
     for name, values in arrays.items():
         np.save(shard / f"{name}.npy", values)
     meta = {"format_version": FORMAT_VERSION, "body_sha256": body.sha256}
-    meta |= {"kinds": ["one", "two"], "backgrounds": ["plain"]}
+    meta |= {"split": folder.name, "kinds": ["stand", "lunge"], "backgrounds": ["photo", "waves"]}
+    meta |= {"flags": ["grey", "held_out_pattern"]}
     (shard / "meta.json").write_text(json.dumps(meta))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,14 @@ import numpy as np
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ArtifactError, SourceError
 from train.data.sample import Sample
+from train.synthetic.background import HELD_OUT_BACKGROUNDS
+from train.synthetic.poses import HELD_OUT_FAMILIES
 from train.synthetic.shards import FORMAT_VERSION
 
 PICTURE_OVER_BOX = 1.5  # side of the stored picture over the longer side of the person's box
 LABELS = (
     "keypoints_uv", "visible", "keypoints_xyz", "rotmats", "twist", "betas", "kind", "background",
+    "flags",
 )  # fmt: skip
 
 
@@ -83,6 +87,22 @@ class SyntheticShards:
         names = np.array(self.meta[0]["backgrounds"])
         return np.flatnonzero(names[self.labels["background"]] != "photo")[:count].tolist()
 
+    def held_out(self) -> dict[str, Array]:
+        """What the held-out split alone shows -> [N] bool, in whose picture; {} for training's."""
+        meta = self.meta[0]
+        if meta["split"] != "heldout":
+            return {}
+        kind, background = self.labels["kind"], self.labels["background"]
+        pattern = 1 << meta["flags"].index("held_out_pattern")
+        return {
+            "pose family": np.isin(kind, codes(meta["kinds"], HELD_OUT_FAMILIES)),
+            "cloth pattern": (self.labels["flags"] & pattern) > 0,
+            "background kind": np.isin(
+                background, codes(meta["backgrounds"], HELD_OUT_BACKGROUNDS)
+            ),
+            "background photograph": np.isin(background, codes(meta["backgrounds"], ("photo",))),
+        }
+
     def pick(self, epoch: int, index: int) -> Sample:
         """The person of one draw, the same in every epoch."""
         return self[index]
@@ -105,3 +125,8 @@ class SyntheticShards:
             betas=labels["betas"],
             surface=self._mapped(self.surfaces, index),
         )
+
+
+def codes(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """The numbers that labels write for `wanted`."""
+    return [number for number, name in enumerate(names) if name in wanted]

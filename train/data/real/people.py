@@ -122,6 +122,16 @@ def box_of(record: Record, points: Array, state: Array) -> Array:
 
 def cut_picture(record: Record, center_px: Array, side_px: float, size: int) -> Array:
     """[size, size, 3] uint8 RGB: the square around the person, black outside the picture."""
+    cut = sample_square(read_picture(record), center_px, side_px, size)
+    return np.ascontiguousarray(cut[..., ::-1])
+
+
+def read_picture(record: Record) -> Array:
+    """[H, W, 3] uint8 BGR.
+
+    Raises:
+        SourceError: it is missing or damaged.
+    """
     image = cv2.imread(str(record.image), cv2.IMREAD_COLOR)
     if image is None:
         raise SourceError(
@@ -132,5 +142,4 @@ def cut_picture(record: Record, center_px: Array, side_px: float, size: int) -> 
             if not Path(record.image).exists()
             else "fetch the file again: it is damaged",
         )
-    cut = sample_square(image, center_px, side_px, size)
-    return np.ascontiguousarray(cut[..., ::-1])
+    return image
