@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from train.evaluate_coco import FLIPS
+from train.recover import FLIPS
 
 Values = Mapping[str, Any]
 SYNTHETIC = {
@@ -31,6 +31,8 @@ def markdown(values: Values) -> str:
         parts += synthetic(values["synthetic"])
     if "coco" in values:
         parts += coco(values["coco"])
+    if "sets" in values:
+        parts += real_sets(values["sets"])
     parts += [f"Skipped: {note}." for note in values["skipped"]]
     return "\n\n".join(parts) + "\n"
 
@@ -115,8 +117,23 @@ def joint_rows(split: Values) -> dict[str, list[str]]:
         per_flip = [split[flip][set_name]["visible_per_joint"] for flip in FLIPS]
         for joint, figures in per_flip[0].items():
             cells = [cell for way in per_flip for cell in row(PCK, way[joint])]
-            rows[prefix + joint.replace("_coco_", "_").replace("_", " ")] = [str(figures["joints"]), *cells]
+            name = prefix + joint.replace("_coco_", "_").replace("_", " ")
+            rows[name] = [str(figures["joints"]), *cells]
     return rows
+
+
+def real_sets(rows: Sequence[Values]) -> list[str]:
+    """A table per protocol, and in it a row per set, group and flip."""
+    parts = ["## Real 3D sets"]
+    for protocol in dict.fromkeys(row["protocol"] for row in rows):
+        lines = {}
+        for values in (row for row in rows if row["protocol"] == protocol):
+            for flip in FLIPS:
+                title = f"{values['set']}, {values['group']}, {flip}"
+                lines[title] = [str(values["people"]), *map(number, values[flip].values())]
+            columns = ["people", *values[flip]]
+        parts += [protocol, table("", columns, lines)]
+    return parts
 
 
 def row(names: Mapping[str, str], figures: Values) -> list[str]:

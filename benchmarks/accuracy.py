@@ -22,6 +22,7 @@ from train.__main__ import as_json
 from train.checkpoint import load_weights
 from train.data.shards import SyntheticShards
 from train.evaluate import evaluate
+from train.evaluate_bodies import evaluate_bodies, read_sets
 from train.evaluate_coco import evaluate_coco, read_splits
 from train.model.glnet import GLNet
 from train.synthetic.dataset import SetSettings, render_set
@@ -37,7 +38,10 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     model, info = load_weights(arguments.weights)
     model.to(arguments.device)
-    body = BodyModel.load(arguments.body)
+    if arguments.data:
+        body, sets = read_sets(arguments.data, arguments.body)
+    else:
+        body, sets = BodyModel.load(arguments.body), []
     values: dict[str, Any] = {"weights": {"file": arguments.weights.name, **info}}
     skipped = []
     if arguments.synthetic:
@@ -51,6 +55,10 @@ def main() -> None:
         skipped += [f"COCO {note}" for note in left_out]
     else:
         skipped.append("COCO keypoints: not there; name their folder with --coco")
+    if sets:
+        values["sets"] = evaluate_bodies(model, body, sets)
+    else:
+        skipped.append("3D sets: none named; describe them in a file for --data (docs/data.md)")
     values["skipped"] = skipped
     curve = arguments.weights.with_name(f"{arguments.weights.stem}-curve.csv")
     if curve.exists():
@@ -71,6 +79,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--no-synthetic", dest="synthetic", action="store_false")
     parser.add_argument("--coco", type=Path, help="holds annotations/ and a folder per split")
     parser.add_argument("--coco-splits", nargs="+", default=(), help="default: all that are there")
+    parser.add_argument("--data", type=Path, help="JSON that names 3D sets; see docs/data.md")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     parser.add_argument("--device", default="cpu", help="of the network: cpu, cuda")
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "1")))

@@ -25,14 +25,13 @@ from train.evaluate import PCK_THRESHOLDS
 from train.metrics import pck
 from train.model.glnet import GLNet
 from train.protocols import coco_oks
-from train.recover import recover
+from train.recover import FLIPS, recover
 
 PROTOCOL = (
     "COCO keypoints of people with at least one label, ground-truth boxes; PCK: distance at most a "
     "fraction of the longer side of the box; visible: v = 2, labelled: v > 0; OKS: pycocotools"
 )
 Figures = dict[str, Any]  # JSON values by name
-FLIPS = {"plain": False, "flip test": True}
 # Joints that COCO and the body share: shoulders, elbows, wrists, knees, ankles.
 SHARED = tuple(i for i, name in enumerate(COCO_17) if name in SMPL_JOINTS)
 SHARED_JOINTS = tuple(SMPL_JOINTS.index(COCO_17[i]) for i in SHARED)

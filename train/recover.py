@@ -20,6 +20,7 @@ from train.evaluate import net_output, predict
 from train.model.glnet import GLNet
 
 BATCH = 32
+FLIPS = {"plain": False, "flip test": True}  # every protocol is reported both ways
 
 
 @torch.no_grad()

@@ -180,7 +180,8 @@ def test_h36m_is_paired_by_position_and_in_metres(tmp_path: Path, joints: int) -
     np.testing.assert_allclose(record.xyz[:joints], (truth - truth[0]) / 1000)
     assert record.located.sum() == joints
     np.testing.assert_allclose(record.keypoints_px[:joints], project(truth, record.K))
-    assert record.tags["h36m_joints"].shape == (17, 3)
+    marked = np.array(annotation["h36m_joints"]) / 1000
+    np.testing.assert_allclose(record.tags["h36m_joints_m"], marked)
 
 
 def test_bodies_stand_where_the_root_is(tmp_path: Path, body: BodyModel) -> None:
@@ -213,6 +214,7 @@ def test_3dhp_orders_differ_between_training_and_test(
     assert record.image == tmp_path / f"mpi_inf_3dhp_{split}_set/TS1/x.jpg"
     assert record.smpl is None
     assert record.tags.get("activity") == (3 if split == "test" else None)
+    assert ("joints_m" in record.tags) == (split == "test")
     relative = (joints - joints[order.names.index("pelvis")]) / 1000
     wrist = order.names.index("left_wrist")
     np.testing.assert_allclose(record.xyz[INDEX["left_wrist"]], relative[wrist])

@@ -56,7 +56,7 @@ def read_hybrik_h36m(annotations: Path, images: Path) -> list[Record]:
         joints = np.asarray(annotation["smpl_joints"], np.float64).reshape(-1, 3) * MM
         return labelled(
             "h36m", images / picture["file_name"], picture, annotation, joints, body_order(joints),
-            intrinsics(camera["f"], camera["c"]), smpl,
+            intrinsics(camera["f"], camera["c"]), smpl, h36m_joints(annotation, MM),
         )  # fmt: skip
 
     return paired(annotations, record)
@@ -77,7 +77,9 @@ def read_hybrik_3dhp(annotations: Path, root: Path) -> list[Record]:
         order, split = {28: (MPI_28, "train"), 17: (MPI_17, "test")}[len(joints)]
         K = np.asarray(picture["cam_param"]["intrinsic_param"], np.float64)[:3, :3]
         image = root / f"mpi_inf_3dhp_{split}_set" / picture["file_name"]
-        tags = {"activity": annotation["activity_id"]} if "activity_id" in annotation else {}
+        tags: dict[str, object] = {}
+        if split == "test":
+            tags = {"activity": annotation.get("activity_id"), "joints_m": joints}
         return labelled("3dhp", image, picture, annotation, joints, order, K, None, tags)
 
     return paired(annotations, record)
@@ -115,9 +117,10 @@ def pw3d(picture: dict[str, Any], annotation: dict[str, Any], root: Path) -> Rec
         pelvis_camera_m=joints[0],
     )
     image = root / "imageFiles" / picture["sequence"] / picture["file_name"]
+    tags = {"sequence": picture["sequence"], **h36m_joints(annotation, 1.0)}
     return labelled(
         "3dpw", image, picture, annotation, joints, body_order(joints),
-        intrinsics(camera["focal"], camera["princpt"]), smpl, {"sequence": picture["sequence"]},
+        intrinsics(camera["focal"], camera["princpt"]), smpl, tags,
     )  # fmt: skip
 
 
@@ -151,15 +154,16 @@ def labelled(
         located=located,
         smpl=smpl,
         K=K,
-        tags={"image_id": annotation["image_id"], **h36m_joints(annotation), **(tags or {})},
+        tags={"image_id": annotation["image_id"], **(tags or {})},
     )
 
 
-def h36m_joints(annotation: dict[str, Any]) -> dict[str, object]:
-    """The 17 joints protocols compare with, in the file's own unit, where it has them."""
+def h36m_joints(annotation: dict[str, Any], unit_m: float) -> dict[str, object]:
+    """The 17 joints that protocols compare with, [17, 3] m, where the file has them."""
     if "h36m_joints" not in annotation:
         return {}
-    return {"h36m_joints": np.asarray(annotation["h36m_joints"], np.float64).reshape(17, 3)}
+    joints = np.asarray(annotation["h36m_joints"], np.float64).reshape(17, 3)
+    return {"h36m_joints_m": joints * unit_m}
 
 
 def paired(
