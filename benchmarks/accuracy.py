@@ -16,14 +16,16 @@ from typing import Any
 import torch
 
 from benchmarks._accuracy_table import markdown
+from benchmarks._coco_sheet import write_sheet
 from benchmarks._record import RESULTS, ROOT, write
 from glnet_rt.body_model import BodyModel
+from glnet_rt.errors import GlnetError
 from train.__main__ import as_json
 from train.checkpoint import load_weights
 from train.data.shards import SyntheticShards
 from train.evaluate import evaluate
 from train.evaluate_bodies import evaluate_bodies, read_sets
-from train.evaluate_coco import evaluate_coco, read_splits
+from train.evaluate_coco import CocoSplit, evaluate_coco, read_splits
 from train.model.glnet import GLNet
 from train.synthetic.dataset import SetSettings, render_set
 
@@ -36,25 +38,34 @@ DEVELOPERS_COCO = ROOT.parent / "shared/data/real/coco"
 def main() -> None:
     arguments = parse()
     torch.set_num_threads(arguments.threads)
+    try:
+        values = evaluate_all(arguments)
+    except GlnetError as error:
+        raise SystemExit(str(error)) from error
+    path = write("accuracy", values, arguments.results)
+    table = path.with_suffix(".md")
+    table.write_text(markdown(values))
+    print(table.read_text())
+    print(f"wrote {path} and {table}")
+
+
+def evaluate_all(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Figures under every protocol whose data is there; what data there is, is read first."""
     model, info = load_weights(arguments.weights)
     model.to(arguments.device)
+    body, sets = BodyModel.load(arguments.body), []
     if arguments.data:
         body, sets = read_sets(arguments.data, arguments.body)
-    else:
-        body, sets = BodyModel.load(arguments.body), []
+    splits, skipped = coco_splits(arguments)
     values: dict[str, Any] = {"weights": {"file": arguments.weights.name, **info}}
-    skipped = []
     if arguments.synthetic:
         values["synthetic"] = synthetic(arguments, model, body)
     else:
         skipped.append("synthetic people: --no-synthetic")
-    folder = arguments.coco or DEVELOPERS_COCO
-    if arguments.coco or folder.is_dir():
-        splits, left_out = read_splits(folder, arguments.coco_splits)
+    if splits:
         values["coco"] = evaluate_coco(model, body, splits)
-        skipped += [f"COCO {note}" for note in left_out]
-    else:
-        skipped.append("COCO keypoints: not there; name their folder with --coco")
+    if arguments.sheet:
+        write_sheet(arguments.sheet, splits)
     if sets:
         values["sets"] = evaluate_bodies(model, body, sets)
     else:
@@ -63,11 +74,16 @@ def main() -> None:
     curve = arguments.weights.with_name(f"{arguments.weights.stem}-curve.csv")
     if curve.exists():
         values["curve"] = read_curve(curve)
-    path = write("accuracy", values, arguments.results)
-    table = path.with_suffix(".md")
-    table.write_text(markdown(values))
-    print(table.read_text())
-    print(f"wrote {path} and {table}")
+    return values
+
+
+def coco_splits(arguments: argparse.Namespace) -> tuple[list[CocoSplit], list[str]]:
+    """COCO's splits, and notes on what is left out; only what nobody asked for may be absent."""
+    folder = arguments.coco or DEVELOPERS_COCO
+    if arguments.coco or arguments.sheet or folder.is_dir():
+        splits, left_out = read_splits(folder, arguments.coco_splits)
+        return splits, [f"COCO {note}" for note in left_out]
+    return [], ["COCO keypoints: not there; name their folder with --coco"]
 
 
 def parse() -> argparse.Namespace:
@@ -79,6 +95,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--no-synthetic", dest="synthetic", action="store_false")
     parser.add_argument("--coco", type=Path, help="holds annotations/ and a folder per split")
     parser.add_argument("--coco-splits", nargs="+", default=(), help="default: all that are there")
+    parser.add_argument(
+        "--sheet",
+        type=Path,
+        help="draw COCO's people, as the shipped model sees "
+        "them, to this .jpg; the pictures' licences hold for it",
+    )
     parser.add_argument("--data", type=Path, help="JSON that names 3D sets; see docs/data.md")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     parser.add_argument("--device", default="cpu", help="of the network: cpu, cuda")

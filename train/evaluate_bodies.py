@@ -22,7 +22,7 @@ from glnet_rt.skeleton import H36M_17
 from train.data.real.coco import read_json
 from train.data.real.hybrik import read_hybrik_3dhp, read_hybrik_3dpw, read_hybrik_h36m
 from train.data.real.mpi3dhp import read_3dhp_test
-from train.data.real.people import RecordSet, box_of
+from train.data.real.people import BOX_MARGIN, RecordSet, box_of
 from train.data.real.record import Record
 from train.data.real.spin import read_spin
 from train.data.real.threedpw import read_3dpw
@@ -161,6 +161,9 @@ MESH = Protocol(
     true_mesh,
     report_mesh,
 )
+MESH_OFFICIAL = dataclasses.replace(
+    MESH, text=f"{MESH.text}; frames with a valid camera and 2D joints"
+)
 H36M = Protocol(
     "14 of the 17 recorded joints; MPJPE from joint 0; PA-MPJPE: 14 chosen, then aligned, and the "
     "17 aligned, then 14 chosen; P2 is the frontal camera",
@@ -183,7 +186,7 @@ MPI_OF_HYBRIK = dataclasses.replace(
 Reader = Callable[[Path, Path, str], list[Record]]
 # What `kind` may be: a reader of (path, images, split), and the protocol.
 KINDS: dict[str, tuple[Reader, Protocol]] = {
-    "3dpw": (lambda path, _, split: read_3dpw(path, split, evaluation=True), MESH),
+    "3dpw": (lambda path, _, split: read_3dpw(path, split, evaluation=True), MESH_OFFICIAL),
     "hybrik-3dpw": (lambda path, images, _: read_hybrik_3dpw(path, images), MESH),
     "spin-3dpw": (
         lambda path, images, _: read_spin(path, images, source="3dpw", gendered=True),
@@ -207,7 +210,7 @@ def read_sets(file: Path, body_path: Path) -> tuple[BodyModel, list[RealSet]]:
             body model or a regressor that it does not name.
         ArtifactError: a body model is missing or damaged.
     """
-    description, folder = read_json(file, FORMAT), file.parent
+    description, folder = read_json(file, f"write one: {FORMAT}"), file.parent
     try:
         regressor = None
         if "regressor" in description:
@@ -296,13 +299,16 @@ def evaluate_bodies(model: GLNet, body: BodyModel, sets: Sequence[RealSet]) -> l
 def evaluate_set(model: GLNet, body: BodyModel, real_set: RealSet) -> list[dict[str, Any]]:
     """The rows of one set."""
     compared, protocol = compare(model, body, real_set), real_set.protocol
-    paths = [str(record.image) for record in real_set.people.records]
+    records = real_set.people.records
+    own = all(record.bbox_xyxy is not None for record in records)
+    boxes = "the file's boxes" if own else f"boxes {BOX_MARGIN:g} times as wide as the true joints"
+    paths = [str(record.image) for record in records]
     groups = {n: np.array([part in p for p in paths]) for n, part in protocol.groups.items()}
     return [
         {
             "set": real_set.name,
             "group": name,
-            "protocol": protocol.text,
+            "protocol": f"{protocol.text}; {boxes}; GLNet's virtual camera",
             "people": int(who.sum()),
             **{f: protocol.report(c.of(who)) for f, c in zip(FLIPS, compared, strict=True)},
         }

@@ -55,8 +55,8 @@ def write_people(folder: Path, body: BodyModel, count: int, seed: int) -> None:
         "twist": twist.astype(np.float32),
         "betas": betas,
         "kind": rng.integers(0, 2, count).astype(np.uint8),
-        "background": np.zeros(count, np.uint8),
-        "flags": np.zeros(count, np.uint8),
+        "background": rng.integers(0, 2, count).astype(np.uint8),
+        "flags": rng.integers(0, 4, count).astype(np.uint8),
     }
     shard = folder / "shard-00000"
     shard.mkdir(parents=True)

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from glnet_rt.body_model import BodyModel
 from glnet_rt.errors import SourceError
 from glnet_rt.rotation import rot6d_to_rotmat, rotvec_to_rotmat
-from glnet_rt.skeleton import LSP_FROM_H36M
+from glnet_rt.skeleton import COCO_FROM_KEYPOINTS, LSP_FROM_H36M
 from train.data.augment import flipped
 from train.data.real.coco import read_coco
 from train.data.sample import Sample
 from train.evaluate import mirror_outputs, predict
 from train.model.glnet import GLNet, preset
-from train.protocols import coco_oks, coco_results, h36m_14_errors, mpi_3dhp
+from train.protocols import coco_oks, h36m_14_errors, mpi_3dhp
+from train.recover import recover
 
 SHARED = Path(__file__).resolve().parents[3] / "shared/data/real"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason=f"no real data rows in {SHARED}")
@@ -37,16 +39,16 @@ def test_coco_figures_are_those_of_cocoeval(split: str) -> None:
 
 @needs_shared
 @pytest.mark.parametrize("flip", [False, True])
-def test_keypoints_in_crops_are_keypoints_in_pictures(flip: bool) -> None:
+def test_keypoints_in_crops_are_keypoints_in_pictures(flip: bool, body: BodyModel) -> None:
     """What the network says of a crop lands where the crop was cut."""
     annotations = SHARED / "coco/annotations/person_keypoints_val2017.json"
     people = read_coco(annotations, SHARED / "coco/val2017")
     model = GLNet(preset("tiny", input_size=64)).eval()
-    results = coco_results(model, people, flip=flip)
-    assert len(results) == len(people)
-    for result, person in zip(results, people, strict=True):
-        points = np.array(result["keypoints"]).reshape(17, 3)[:, :2]
-        x0, y0, x1, y1 = person.bbox_xyxy
+    boxes = [person.bbox_xyxy for person in people]
+    found = list(recover(model, body, people, boxes, (flip,)))
+    assert len(found) == len(people)
+    for (person,), (x0, y0, x1, y1) in zip(found, boxes, strict=True):
+        points = person.keypoints_px[list(COCO_FROM_KEYPOINTS)]
         half = 1.25 * max(x1 - x0, y1 - y0) / 2
         # An untrained network answers about where it looks, inside the crop.
         assert (np.abs(points - [(x0 + x1) / 2, (y0 + y1) / 2]) < 1.2 * half).all()

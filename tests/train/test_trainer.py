@@ -261,6 +261,29 @@ def test_the_command_line_evaluates(
     assert report["people"] == 12
     assert {"glnet", "global_only", "mean_pose", "per_kind", "curve"} <= set(report)
     assert sum(kind["people"] for kind in report["per_kind"].values()) == 12
+    for pair in report["held_out"].values():
+        assert pair["with"]["people"] + pair["without"]["people"] == 12
+    monkeypatch.setattr(sys, "argv", [*arguments, "--flip"])
+    command_line.main()
+    assert json.loads(out.read_text())["glnet"] != report["glnet"]
+
+
+def test_hold_outs_are_told_by_their_labels(people: Path, body: BodyModel) -> None:
+    shards = SyntheticShards(people / "heldout", body.sha256)
+    labels = shards.labels
+    expected = {
+        "pose family": labels["kind"] == 1,  # lunge
+        "cloth pattern": (labels["flags"] & 2) > 0,
+        "background kind": labels["background"] == 1,  # waves
+        "background photograph": labels["background"] == 0,
+    }
+    found = shards.held_out()
+    assert set(found) == set(expected)
+    for name, who in expected.items():
+        assert who.any(), name
+        assert not who.all(), name
+        np.testing.assert_array_equal(found[name], who)
+    assert SyntheticShards(people / "train", body.sha256).held_out() == {}
 
 
 def test_shards_of_another_body_are_refused(people: Path) -> None:
