@@ -197,7 +197,7 @@ def evaluate_weights(arguments: argparse.Namespace) -> None:
     report = evaluate(model, people, body, range(count), flip=arguments.flip)
     print(table(report))
     if arguments.json:
-        values = {"weights": info, **as_json(report, people)}
+        values = {"weights": info, "flip_test": arguments.flip, **as_json(report, people)}
         if arguments.curve:
             with arguments.curve.open() as file:
                 values["curve"] = [
