@@ -18,7 +18,6 @@ from glnet_rt.rotation import rotvec_to_rotmat
 from train.data.real.coco import clip_box, read_json
 from train.data.real.orders import HYBRIK_29, MPI_17, MPI_28, SMPL_24
 from train.data.real.record import (
-    SEEN,
     JointOrder,
     Record,
     SmplLabel,
@@ -141,17 +140,11 @@ def labelled(
     tags: dict[str, object] | None = None,
 ) -> Record:
     """A record of joints [J, 3] m in the camera, all of them known."""
-    everything = np.ones(len(joints), bool)
-    points, state = order.keypoints(project(joints, K), np.full(len(joints), SEEN))
-    xyz, located = order.located(joints, everything)
     return Record(
         source=source,
         image=image,
         bbox_xyxy=clip_box(xyxy_from_xywh(annotation["bbox"]), picture),
-        keypoints_px=points,
-        state=state,
-        xyz=xyz,
-        located=located,
+        **order.labels(project(joints, K), joints),
         smpl=smpl,
         K=K,
         tags={"image_id": annotation["image_id"], **(tags or {})},

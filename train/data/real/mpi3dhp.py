@@ -15,7 +15,7 @@ import numpy as np
 from glnet_rt.contracts import Array
 from glnet_rt.errors import SourceError
 from train.data.real.orders import MPI_17, MPI_28
-from train.data.real.record import SEEN, JointOrder, Record
+from train.data.real.record import Record
 
 FETCH = "get it with the scripts at https://vcai.mpi-inf.mpg.de/3dhp-dataset"
 CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)  # the others look from the ceiling or the floor
@@ -64,7 +64,7 @@ def _train_sequence(file: Path, root: Path, every: int) -> Iterator[Record]:
                     source="3dhp",
                     image=root / folder / f"frame_{frame + 1:06d}.jpg",
                     bbox_xyxy=None,
-                    **_labels(MPI_28, pixels[frame], joints[frame]),
+                    **MPI_28.labels(pixels[frame], joints[frame]),
                     K=cameras[camera],
                     tags={"sequence": str(folder), "frame": int(frame)},
                 )
@@ -107,7 +107,7 @@ def _test_sequence(file: Path) -> Iterator[Record]:
                 source="3dhp",
                 image=file.parent / "imageSequence" / f"img_{frame + 1:06d}.jpg",
                 bbox_xyxy=None,
-                **_labels(MPI_17, pixels[frame], universal[frame]),
+                **MPI_17.labels(pixels[frame], universal[frame]),
                 tags={
                     "sequence": file.parent.name,
                     "frame": int(frame),
@@ -118,14 +118,6 @@ def _test_sequence(file: Path) -> Iterator[Record]:
     except (KeyError, IndexError, ValueError, OSError, TypeError) as error:
         expected = "valid_frame, annot2, univ_annot3, activity_annotation: frames x 17 joints"
         raise _other_file(file, error, expected) from error
-
-
-def _labels(order: JointOrder, pixels: Array, joints: Array) -> dict[str, Array]:
-    """Keypoints and positions of joints that are all known."""
-    everything = np.ones(len(joints), bool)
-    points, state = order.keypoints(pixels, np.full(len(joints), SEEN))
-    xyz, located = order.located(joints, everything)
-    return {"keypoints_px": points, "state": state, "xyz": xyz, "located": located}
 
 
 def read_calibration(file: Path) -> dict[int, Array]:

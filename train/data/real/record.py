@@ -116,6 +116,12 @@ class JointOrder:
         xyz, state = self.keypoints(joints_m - joints_m[pelvis], np.where(known, SEEN, UNKNOWN))
         return xyz, state > UNKNOWN
 
+    def labels(self, pixels: Array, joints_m: Array) -> dict[str, Array]:
+        """What a `Record` says of joints [J, 2] px and [J, 3] m that are all known."""
+        points, state = self.keypoints(pixels, np.full(len(self), SEEN))
+        xyz, located = self.located(joints_m, np.ones(len(self), bool))
+        return {"keypoints_px": points, "state": state, "xyz": xyz, "located": located}
+
 
 def nothing_located() -> tuple[Array, Array]:
     """`xyz` and `located` of a data set that labels pixels only."""
