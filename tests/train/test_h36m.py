@@ -1,15 +1,18 @@
-"""Human3.6M's own files, written here as the data set writes them."""
+"""Human3.6M's own files and 3DMPPE's of it, written here as their publishers write them."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from glnet_rt.errors import SourceError
+from glnet_rt.rotation import rotvec_to_rotmat
 from glnet_rt.skeleton import INDEX
 from train.data.real.h36m import read_h36m, read_metadata
+from train.data.real.mppe import read_3dmppe
 from train.data.real.record import UNKNOWN, intrinsics, project
 
 cdflib = pytest.importorskip("cdflib")
@@ -164,3 +167,75 @@ def test_missing_and_foreign_files_say_what_was_expected(tmp_path: Path) -> None
     cdf_file(file, np.zeros((3, 90)))
     with pytest.raises(SourceError, match="frames x 96 numbers"):
         read_h36m(tmp_path, "train")
+
+
+def mppe_files(root: Path, subject: int, recordings: list[tuple[int, int]]) -> dict[str, object]:
+    """One subject's three files, frames 0 to 5; returns R, t, K and the joints in the world, mm."""
+    R, t = rotvec_to_rotmat(RNG.normal(size=3)), np.array([100.0, -300, 5000])
+    f, c = [1145.0, 1143.8], [512.5, 515.4]
+    pictures, annotations, joints, worlds = [], [], {}, {}
+    for action, subaction in recordings:
+        frames = joints.setdefault(str(action), {}).setdefault(str(subaction), {})
+        for frame in range(6):
+            number = 1000 * subject + len(pictures)
+            folder = f"s_{subject:02d}_act_{action:02d}_subact_{subaction:02d}_ca_02"
+            pictures.append({
+                "id": number, "file_name": f"{folder}/{folder}_{frame + 1:06d}.jpg", "width": 1000,
+                "height": 1002, "subject": subject, "action_idx": action, "cam_idx": 2,
+                "subaction_idx": subaction, "frame_idx": frame,
+            })  # fmt: skip
+            annotations.append({
+                "id": number, "image_id": number, "bbox": [-10.0 - frame, 20, 300, 400],
+            })  # fmt: skip
+            worlds[action, subaction, frame] = RNG.normal(size=(17, 3)) * 300
+            frames[str(frame)] = worlds[action, subaction, frame].tolist()
+    camera = {"2": {"R": R.tolist(), "t": t.tolist(), "f": f, "c": c}}
+    # Their order says nothing: they are joined by id.
+    data = {"images": pictures[::-1], "annotations": annotations}
+    folder = root / "annotations"
+    folder.mkdir(exist_ok=True)
+    for name, content in (("data", data), ("camera", camera), ("joint_3d", joints)):
+        (folder / f"Human36M_subject{subject}_{name}.json").write_text(json.dumps(content))
+    return {"R": R, "t": t, "K": intrinsics(f, c), "worlds": worlds}
+
+
+def test_3dmppe_is_brought_from_the_world_into_the_camera(tmp_path: Path) -> None:
+    truth = mppe_files(tmp_path, 11, [(2, 1)])
+    records = read_3dmppe(tmp_path, "test")
+    assert [r.tags["frame"] for r in records] == [0, 5]
+    record = records[1]
+    folder = "s_11_act_02_subact_01_ca_02"
+    assert record.image == tmp_path / "images" / folder / f"{folder}_000006.jpg"
+    np.testing.assert_array_equal(record.bbox_xyxy, [0, 20, 285, 420])  # cut to the picture
+    camera = truth["worlds"][2, 1, 5] @ truth["R"].T + truth["t"]
+    pixels = project(camera, truth["K"])
+    # The right leg comes first here.
+    for name, index in (("right_knee", 2), ("left_knee", 5), ("left_wrist", 13), ("pelvis", 0)):
+        np.testing.assert_allclose(record.xyz[INDEX[name]], (camera[index] - camera[0]) / 1000)
+        np.testing.assert_allclose(record.keypoints_px[INDEX[name]], pixels[index], atol=1e-6)
+    left_first = camera[[0, 4, 5, 6, 1, 2, 3, *range(7, 17)]] / 1000
+    np.testing.assert_allclose(record.tags["joints_m"], left_first)
+
+
+def test_3dmppe_leaves_out_what_does_not_fit_its_pictures(tmp_path: Path) -> None:
+    mppe_files(tmp_path, 9, [(5, 1), (5, 2), (10, 2), (13, 1), (13, 2)])
+    mppe_files(tmp_path, 11, [(5, 2)])
+    mppe_files(tmp_path, 8, [(5, 2)])
+    read = read_3dmppe(tmp_path, "test", every=6)
+    assert [r.image.parent.name[:22] for r in read] == [
+        "s_09_act_05_subact_01_", "s_09_act_13_subact_02_", "s_11_act_05_subact_02_",
+    ]  # fmt: skip
+    assert [r.tags["subject"] for r in read_3dmppe(tmp_path, "train")] == [8, 8]
+
+
+def test_3dmppe_files_that_are_missing_or_foreign_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="3DMPPE_POSENET_RELEASE"):
+        read_3dmppe(tmp_path, "train")
+    mppe_files(tmp_path, 1, [(2, 1)])
+    file = tmp_path / "annotations/Human36M_subject1_joint_3d.json"
+    file.write_text('{"2": {}}')
+    with pytest.raises(SourceError, match="none of 3DMPPE's"):
+        read_3dmppe(tmp_path, "train")
+    file.unlink()
+    with pytest.raises(SourceError, match="joint_3d"):
+        read_3dmppe(tmp_path, "train")
