@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glnet_rt.skeleton import NUM_JOINTS, NUM_KEYPOINTS
+from glnet_rt.skeleton import NUM_JOINTS, NUM_KEYPOINTS, SMPL_PARENTS
 from train.data.sample import Batch
 from train.matching import MatchingConfig, center_pixels, match
 from train.model.glnet import (
@@ -23,6 +23,8 @@ from train.model.kinematics import forward_kinematics, rot6d_to_rotmat
 
 # Front and back are 20 cm apart, hands 1.6 m: scaled, each coordinate counts about the same.
 SURFACE_SCALE = (1.0, 1.0, 4.0, 2.0)
+# Joints that move others when they turn; the root turns everything alike, which posture leaves out.
+BENDING = sorted(set(SMPL_PARENTS) - {-1, 0})
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,9 @@ def glnet_loss(
     """
     target_rotation = batch.twist.flatten(1) if representation == "decomposed" else batch.rot6d
     logits = output.score_logits.flatten(1)[:, output.pixels]
-    positives = choose_positives(config, output, logits, batch, target_rotation)
+    # Of the 24 rotations or 23 twists, which are labels.
+    known = batch.has_rotation[:, 1:] if representation == "decomposed" else batch.has_rotation
+    positives = choose_positives(config, output, logits, batch, target_rotation, known)
     said = opinions(output, positives, config.settled_share)
     of_keypoint = None if said.spread is None else said.spread[..., :NUM_KEYPOINTS]
     uv = masked_l1(said, slice(0, 2), batch, batch.uv_weight, of_keypoint)
@@ -87,14 +91,13 @@ def glnet_loss(
         "depth": config.depth_weight * masked_l1(said, slice(2, 3), batch, batch.depth_weight),
     }
     w3d = config.rotation_weight
-    has = batch.has_smpl
-    refined = rotation_error(said.rotation, target_rotation[:, None], representation) @ said.weight
+    refined = rotation_error(said.rotation, target_rotation[:, None], representation)
     base = rotation_error(output.base_rotation, target_rotation, representation)
-    loss["rotation"] = w3d * masked_mean(refined, has)
+    loss["rotation"] = w3d * mean_of_known(said.weight @ refined, known)
     loss = {name: config.pixel_weight * term for name, term in loss.items()}
-    loss["base"] = w3d * masked_mean(base, has)
+    loss["base"] = w3d * mean_of_known(base, known)
     betas, camera = global_errors(output, batch, positives)
-    loss["betas"] = w3d * masked_mean(betas, has)
+    loss["betas"] = w3d * masked_mean(betas, batch.has_betas)
     loss["camera"] = masked_mean(camera, batch.has_scale)
     if representation == "direct" and config.posture_weight:
         poses = [output.base_rotation]
@@ -106,8 +109,9 @@ def glnet_loss(
     if output.baseline is not None:
         direct = rotation_error(output.baseline.rot6d.flatten(1), batch.rot6d, "direct")
         pelvis = (output.baseline.pelvis_uv - batch.keypoints_uvd[:, 0, :2]).abs().sum(1)
-        loss["baseline"] = config.baseline_weight * masked_mean(direct, has)
-        loss["baseline_uv"] = config.baseline_weight * 10 * masked_mean(pelvis, has)
+        loss["baseline"] = config.baseline_weight * mean_of_known(direct, batch.has_rotation)
+        labelled = (batch.uv_weight[:, 0] > 0).to(pelvis)
+        loss["baseline_uv"] = config.baseline_weight * 10 * masked_mean(pelvis, labelled)
     if output.heatmaps is not None:
         heat, depth = heatmap_loss(output.heatmaps, batch)
         loss["heat"] = config.heatmap_weight * heat
@@ -170,7 +174,12 @@ def opinions(output: DenseOutput, positives: Tensor, settled_share: float) -> Op
 
 
 def choose_positives(
-    config: LossConfig, output: DenseOutput, logits: Tensor, batch: Batch, target_rotation: Tensor
+    config: LossConfig,
+    output: DenseOutput,
+    logits: Tensor,
+    batch: Batch,
+    target_rotation: Tensor,
+    known: Tensor,
 ) -> Tensor:
     """[B, T] indices into the predicting pixels, by dynamic matching or by position."""
     if config.matching.center:
@@ -186,6 +195,7 @@ def choose_positives(
         batch.keypoints_uvd,
         batch.seen,
         target_rotation,
+        known,
     )
 
 
@@ -227,23 +237,25 @@ def masked_l1(
 
 
 def rotation_error(numbers: Tensor, target: Tensor, representation: str) -> Tensor:
-    """Summed squared error of the unit twists or of the rotation matrices, [..., R] -> [...]."""
+    """Squared error of each unit twist or rotation matrix, [..., R] -> [..., 23 or 24]."""
     if representation == "decomposed":
         # The raw numbers, not only their direction: keeps them near the unit circle.
         unit = normalise_twist(numbers).flatten(-2)
-        return 0.5 * ((unit - target).square().sum(-1) + (numbers - target).square().sum(-1))
+        error = 0.5 * ((unit - target).square() + (numbers - target).square())
+        return error.unflatten(-1, (-1, 2)).sum(-1)
     shape = (*numbers.shape[:-1], -1, 6)
     error = rot6d_to_rotmat(numbers.reshape(shape)) - rot6d_to_rotmat(
         target.reshape(*target.shape[:-1], -1, 6)
     )
-    return error.square().sum((-3, -2, -1))
+    return error.square().sum((-2, -1))
 
 
 def posture_loss(said: Opinions, coarse: Tensor, batch: Batch, rest_joints: Tensor) -> Tensor:
     """Mean distance of the joints, m, posed in the body's own frame and with the mean shape.
 
     The global orientation does not matter here: a person taken for facing the other way still
-    teaches how the limbs are bent.
+    teaches how the limbs are bent. Neither do the rotations at the ends of the chains, such as the
+    hands', which move no joint: they need not be known.
 
     Args:
         said: 6D rotations; their expected errors temper the distances.
@@ -260,12 +272,18 @@ def posture_loss(said: Opinions, coarse: Tensor, batch: Batch, rest_joints: Tens
     refined, coarse = errors.split((said.rotation.shape[1], coarse.shape[1]), 1)
     if said.spread is not None:
         refined = tempered(refined, said.spread[..., NUM_KEYPOINTS:], JOINT_SPREAD_M)
-    return masked_mean(refined.mean(-1) @ said.weight + coarse.mean(-1).sum(1), batch.has_smpl)
+    known = batch.has_rotation[:, BENDING].amin(1)
+    return masked_mean(refined.mean(-1) @ said.weight + coarse.mean(-1).sum(1), known)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of values [B] over mask [B]; zero when nothing is labelled."""
     return (values * mask).sum() / mask.sum().clamp(min=1.0)
+
+
+def mean_of_known(errors: Tensor, known: Tensor) -> Tensor:
+    """Mean, over those of whom any joint is known, of errors [B, J] summed over known [B, J]."""
+    return masked_mean((errors * known).sum(1), known.amax(1))
 
 
 def heatmap_loss(maps: Tensor, batch: Batch, sigma: float = 1.5) -> tuple[Tensor, Tensor]:

@@ -45,6 +45,7 @@ def match(
     target_uvd: Tensor,
     seen: Tensor,
     target_rotation: Tensor,
+    known: Tensor,
 ) -> Tensor:
     """Pick each image's positive pixels.
 
@@ -55,12 +56,13 @@ def match(
         target_uvd: [B, K, 3].
         seen: [B, K] 0..1, keypoints that count.
         target_rotation: [B, R].
+        known: [B, J] 0..1, joints whose R / J numbers are labels.
 
     Returns:
         [B, T] int64, indices into N.
     """
     cost = matching_cost(
-        config, score_logits, keypoints_uvd, rotation, target_uvd, seen, target_rotation
+        config, score_logits, keypoints_uvd, rotation, target_uvd, seen, target_rotation, known
     )
     return cost.topk(config.positives, dim=1, largest=False).indices
 
@@ -73,6 +75,7 @@ def matching_cost(
     target_uvd: Tensor,
     seen: Tensor,
     target_rotation: Tensor,
+    known: Tensor,
 ) -> Tensor:
     """Cost [B, N] of making each pixel a positive; arguments as in `match`."""
     log_p = F.logsigmoid(score_logits)
@@ -84,8 +87,9 @@ def matching_cost(
     if config.depth_weight:
         cost = cost + config.depth_weight * (error[..., 2] * weight[:, None]).sum(-1)
     if config.rotation_weight:
-        squared = (rotation - target_rotation[:, None]).square().sum(-1)
-        cost = cost + config.rotation_weight * squared
+        squared = (rotation - target_rotation[:, None]).square()
+        of_joint = squared.unflatten(-1, (known.shape[1], -1)).sum(-1)
+        cost = cost + config.rotation_weight * (of_joint * known[:, None]).sum(-1)
     return cost
 
 

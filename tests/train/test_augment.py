@@ -10,7 +10,7 @@ import pytest
 
 from glnet_rt import camera
 from glnet_rt.rotation import rotvec_to_rotmat
-from glnet_rt.skeleton import FLIP_KEYPOINTS, NUM_KEYPOINTS
+from glnet_rt.skeleton import FLIP_KEYPOINTS, NUM_JOINTS, NUM_KEYPOINTS
 from glnet_rt.spec import NetSpec
 from train.data.augment import (
     NO_AUGMENTATION,
@@ -161,10 +161,24 @@ def test_crops_of_unknown_surface_say_so() -> None:
 
 
 def test_crops_without_3d_labels_say_so() -> None:
-    flat = dataclasses.replace(sample(), located=np.zeros(NUM_KEYPOINTS, np.float32), has_smpl=0.0)
+    flat = dataclasses.replace(
+        sample(),
+        located=np.zeros(NUM_KEYPOINTS, np.float32),
+        has_rotation=np.zeros(NUM_JOINTS, np.float32),
+        has_betas=0.0,
+    )
     crop = make_crop(flat, SPEC, STRONG, np.random.default_rng(3))
     assert crop.has_scale == 0
-    assert crop.has_smpl == 0
+    assert not crop.has_rotation.any()
+    assert crop.has_betas == 0
     assert not crop.depth_weight.any()
     assert crop.uv_weight.any()
     assert make_crop(sample(), SPEC, STRONG, np.random.default_rng(3)).has_scale == 1
+
+
+def test_masks_of_rotations_change_sides_in_a_mirror() -> None:
+    told = np.ones(NUM_JOINTS, np.float32)
+    told[[18, 22]] = 0  # left elbow and hand
+    mirrored = flipped(dataclasses.replace(sample(), has_rotation=told, has_betas=0.0))
+    np.testing.assert_array_equal(np.flatnonzero(mirrored.has_rotation == 0), [19, 23])
+    assert mirrored.has_betas == 0

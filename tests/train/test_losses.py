@@ -24,6 +24,7 @@ from train.losses import (
     surface_loss,
     tempered,
 )
+from train.matching import MatchingConfig
 from train.model.glnet import GLNet, preset
 from train.model.kinematics import forward_kinematics
 
@@ -50,7 +51,8 @@ def labels(batch: int = 3, seed: int = 0) -> Batch:
         betas=torch.randn(batch, 10, generator=g),
         camera_scale=torch.rand(batch, generator=g) + 0.5,
         has_scale=torch.ones(batch),
-        has_smpl=torch.ones(batch),
+        has_rotation=torch.ones(batch, 24),
+        has_betas=torch.ones(batch),
         surface=surface_labels(batch, g),
         has_surface=torch.ones(batch),
     )
@@ -85,7 +87,7 @@ def test_rotation_error_is_zero_at_the_target_only(representation: str) -> None:
     target = batch.twist.flatten(1) if representation == "decomposed" else batch.rot6d
     assert rotation_error(target, target, representation).abs().max() < 1e-9
     other = torch.roll(target, 1, 0)
-    assert rotation_error(other, target, representation).min() > 0.1
+    assert rotation_error(other, target, representation).sum(-1).min() > 0.1
 
 
 @pytest.mark.parametrize("representation", ["decomposed", "direct"])
@@ -135,7 +137,11 @@ def test_unlabelled_bodies_teach_only_keypoints() -> None:
     batch = labels()
     nothing = torch.zeros(3)
     flat = dataclasses.replace(
-        batch, has_smpl=nothing, has_scale=nothing, depth_weight=torch.zeros(3, 36)
+        batch,
+        has_rotation=torch.zeros(3, 24),
+        has_betas=nothing,
+        has_scale=nothing,
+        depth_weight=torch.zeros(3, 36),
     )
     with torch.no_grad():
         out = model(batch.image)
@@ -145,6 +151,70 @@ def test_unlabelled_bodies_teach_only_keypoints() -> None:
         assert terms[name] == 0, name
         assert full[name] > 0, name
     assert terms["uv"] == full["uv"]
+
+
+@pytest.mark.parametrize("representation", ["decomposed", "direct"])
+def test_rotations_that_are_not_told_do_not_count(representation: str) -> None:
+    """Hands without a label may be said to stand anyhow, and the others count as before."""
+    torch.manual_seed(1)
+    model = GLNet(preset("tiny", input_size=64, representation=representation)).train()
+    batch = labels()
+    hands = torch.ones(3, 24)
+    hands[:, 22:] = 0
+    told = dataclasses.replace(batch, has_rotation=hands)
+    rotmats, twist = batch.rotmats.clone(), batch.twist.clone()
+    rotmats[:, 22:], twist[:, 21:] = torch.eye(3), torch.tensor([1.0, 0.0])
+    rot6d = rotmats[..., :2].reshape(3, 144)
+    other = dataclasses.replace(told, rotmats=rotmats, rot6d=rot6d, twist=twist)
+    config = LossConfig(matching=MatchingConfig(rotation_weight=1.0))
+    with torch.no_grad():
+        out = model(batch.image)
+        full, right, same = (
+            glnet_loss(config, out, b, representation, REST) for b in (batch, told, other)
+        )
+        one = rotation_error(
+            out.base_rotation,
+            batch.twist.flatten(1) if representation == "decomposed" else batch.rot6d,
+            representation,
+        )
+    for name, value in right.items():
+        torch.testing.assert_close(value, same[name], msg=name)
+    expected = config.rotation_weight * one[:, :-2].sum(1).mean()
+    torch.testing.assert_close(right["base"], expected)
+    assert right["rotation"] < full["rotation"]
+    for name in ("betas", "camera", "depth"):
+        torch.testing.assert_close(right[name], full[name], msg=name)
+
+
+def test_shapes_of_another_model_do_not_count() -> None:
+    model = GLNet(preset("tiny", input_size=64)).train()
+    batch = labels()
+    told = dataclasses.replace(batch, has_betas=torch.tensor([1.0, 0.0, 1.0]))
+    wrong = batch.betas.clone()
+    wrong[1] = 99.0
+    with torch.no_grad():
+        out = model(batch.image)
+        right = glnet_loss(LossConfig(), out, told, "decomposed", REST)
+        other = dataclasses.replace(told, betas=wrong)
+        same = glnet_loss(LossConfig(), out, other, "decomposed", REST)
+        full = glnet_loss(LossConfig(), out, batch, "decomposed", REST)
+    error = (out.betas - batch.betas).square().sum(1)
+    torch.testing.assert_close(same["betas"], 0.1 * (error[0] + error[2]) / 2)
+    torch.testing.assert_close(same["betas"], right["betas"])
+    torch.testing.assert_close(same["rotation"], full["rotation"])
+
+
+def test_posture_needs_every_joint_that_bends_a_limb() -> None:
+    batch = labels()
+    bent = torch.roll(batch.rot6d, 1, 0)
+    rest = torch.randn(24, 3, generator=torch.Generator().manual_seed(4))
+    whole = posture_of(bent, batch, rest)
+    ends = torch.ones(3, 24)
+    ends[:, [0, 10, 11, 15, 22, 23]] = 0  # the root, feet, head and hands move no joint
+    same = posture_of(bent, dataclasses.replace(batch, has_rotation=ends), rest)
+    torch.testing.assert_close(same, whole)
+    ends[:, 21] = 0  # a wrist moves its hand
+    assert posture_of(bent, dataclasses.replace(batch, has_rotation=ends), rest) == 0
 
 
 def test_unlabelled_keypoints_do_not_count() -> None:

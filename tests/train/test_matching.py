@@ -22,6 +22,7 @@ def random_case(seed: int, pixels: int = 60) -> dict[str, torch.Tensor]:
         "target_uvd": torch.randn(3, 36, 3, generator=g) * 0.2,
         "seen": seen,
         "target_rotation": torch.randn(3, 46, generator=g),
+        "known": torch.ones(3, 23),
     }
 
 
@@ -59,6 +60,21 @@ def test_depth_and_rotation_count_only_when_asked() -> None:
     for option in ({"depth_weight": 70.0}, {"rotation_weight": 0.1}):
         config = MatchingConfig(**option)
         assert not torch.equal(matching_cost(config, **moved), matching_cost(config, **case))
+
+
+def test_rotations_that_are_not_told_cost_nothing() -> None:
+    config = MatchingConfig(rotation_weight=0.1)
+    case = random_case(1)
+    case["known"] = case["known"].clone()
+    case["known"][0, 4] = 0
+    before = matching_cost(config, **case)
+    moved = case["target_rotation"].clone()
+    moved[0, 8:10] = 50.0
+    assert torch.equal(matching_cost(config, **{**case, "target_rotation": moved}), before)
+    moved[1, 8:10] = 50.0
+    after = matching_cost(config, **{**case, "target_rotation": moved})
+    assert torch.equal(after[0], before[0])
+    assert (after[1] > before[1]).all()
 
 
 def test_focal_cost_by_hand() -> None:

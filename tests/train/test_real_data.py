@@ -63,7 +63,8 @@ def test_coco_keeps_people_that_can_be_learned_from(tmp_path: Path) -> None:
 def test_coco_crop_shows_what_the_labels_say(tmp_path: Path, body: BodyModel) -> None:
     people = RecordSet(read_coco(coco_file(tmp_path), tmp_path), {})
     sample = people[0]
-    assert sample.has_smpl == 0
+    assert not sample.has_rotation.any()
+    assert sample.has_betas == 0
     assert not sample.located.any()
     # The square is 1.5 times 80 px around (24.5, 49.5); red is inside the picture, black outside.
     np.testing.assert_allclose(

@@ -124,7 +124,8 @@ def make_crop(
         betas=labels.betas.astype(np.float32),
         camera_scale=np.float32(scale or 1.0),
         has_scale=np.float32(scale is not None),
-        has_smpl=np.float32(sample.has_smpl),
+        has_rotation=labels.has_rotation.astype(np.float32),
+        has_betas=np.float32(labels.has_betas),
         surface=warp_surface(labels.surface, transform, spec.input_size // 4),
         has_surface=np.float32(labels.surface is not None),
     )
@@ -159,7 +160,8 @@ def flipped(sample: Sample) -> Sample:
         rotmats=flip_rotmat(sample.rotmats[joints]),
         twist=sample.twist[twists] * np.array([1, -1], np.float32),
         betas=sample.betas,
-        has_smpl=sample.has_smpl,
+        has_rotation=sample.has_rotation[joints],
+        has_betas=sample.has_betas,
         surface=sample.surface,
     )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from glnet_rt.contracts import Array
+from glnet_rt.skeleton import NUM_JOINTS
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Sample:
         rotmats: [24, 3, 3] float32, local; index 0 is camera from body.
         twist: [23, 2] float32, (cos, sin).
         betas: [10] float32.
-        has_smpl: 1.0 where rotmats, twist and betas are labels.
+        has_rotation: [24] float32, 1 where a joint's rotation, and the twist it holds, is a label.
+        has_betas: 1.0 where betas are a label.
         surface: [r, r, 4] int8, rest x, y, z and depth behind the pelvis, cm, of what each coarse
             pixel of the picture shows of the person, -128 elsewhere; None where not known.
     """
@@ -45,7 +47,8 @@ class Sample:
     rotmats: Array
     twist: Array
     betas: Array
-    has_smpl: float = 1.0
+    has_rotation: Array = field(default_factory=lambda: np.ones(NUM_JOINTS, np.float32))
+    has_betas: float = 1.0
     surface: Array | None = None
 
 
@@ -63,7 +66,8 @@ class CropSample:
         rotmats: [24, 3, 3]. rot6d: [144]. twist: [23, 2]. betas: [10]. All float32.
         camera_scale: float32, crop widths per metre at the pelvis.
         has_scale: 1.0 where `camera_scale` is a label.
-        has_smpl: 1.0 where the body's labels hold.
+        has_rotation: [24] float32, 1 where rotmats, rot6d and twist of a joint are labels.
+        has_betas: 1.0 where `betas` is a label.
         surface: [5, S/4, S/4] float32: 1 where a grid pixel shows the person, then rest x, y, z and
             depth behind the pelvis there, m; zero elsewhere.
         has_surface: 1.0 where `surface` is a label.
@@ -82,7 +86,8 @@ class CropSample:
     betas: Array
     camera_scale: Array
     has_scale: Array
-    has_smpl: Array
+    has_rotation: Array
+    has_betas: Array
     surface: Array
     has_surface: Array
 
@@ -104,7 +109,8 @@ class Batch:
     betas: Tensor
     camera_scale: Tensor
     has_scale: Tensor
-    has_smpl: Tensor
+    has_rotation: Tensor
+    has_betas: Tensor
     surface: Tensor
     has_surface: Tensor
 

@@ -64,6 +64,8 @@ class RecordSet:
         center_px, side_px = square_around(box_of(record, points, state), PICTURE_OVER_BOX)
         known = (state > UNKNOWN).astype(np.float32)
         rotmats, twist, betas = self.pose(record.smpl)
+        smpl = record.smpl
+        told = np.zeros(NUM_JOINTS) if smpl is None else smpl.known
         return Sample(
             image=cut_picture(record, center_px, side_px, self.size),
             crop_side=self.crop_side,
@@ -75,16 +77,18 @@ class RecordSet:
             rotmats=rotmats.astype(np.float32),
             twist=twist.astype(np.float32),
             betas=betas.astype(np.float32),
-            has_smpl=float(record.smpl is not None),
+            has_rotation=told.astype(np.float32),
+            has_betas=float(smpl is not None and smpl.betas is not None),
         )
 
     def keypoints(self, record: Record) -> tuple[Array, Array, Array, Array]:
         """All there is to know of the 36: px [36, 2], state [36], xyz [36, 3] m, located [36].
 
-        Annotated pixels are kept; where a body is labelled it gives the others, and all of xyz.
+        Annotated pixels are kept; where a body is labelled, its shape with it, it gives the others,
+        and all of xyz.
         """
         points, state = record.keypoints_px.copy(), record.state.copy()
-        if record.smpl is None:
+        if record.smpl is None or record.smpl.betas is None:
             return points, state, record.xyz, record.located
         body = self.bodies[record.smpl.gender]
         betas = record.smpl.betas[None].astype(np.float32)
@@ -100,14 +104,17 @@ class RecordSet:
         return points, state, xyz, np.ones(NUM_KEYPOINTS, bool)
 
     def pose(self, smpl: SmplLabel | None) -> tuple[Array, Array, Array]:
-        """Rotations [24, 3, 3], twist [23, 2], betas [10]; of the rest pose where unknown."""
+        """Rotations [24, 3, 3], twist [23, 2], betas [10]; of the rest pose where unknown.
+
+        Twists turn about the bones of the body's shape, and where that is unknown of the mean one.
+        """
         if smpl is None:
             twist = np.tile([1.0, 0.0], (NUM_TWISTS, 1))
             return np.tile(np.eye(3), (NUM_JOINTS, 1, 1)), twist, np.zeros(NUM_BETAS)
-        betas = smpl.betas[None].astype(np.float32)
-        rest = self.bodies[smpl.gender].rest_skeleton(betas)
+        betas = np.zeros(NUM_BETAS) if smpl.betas is None else smpl.betas
+        rest = self.bodies[smpl.gender].rest_skeleton(betas[None].astype(np.float32))
         rotmats = smpl.rotmats[None].astype(np.float32)
-        return smpl.rotmats, twist_from_rotations(rotmats, rest)[0], smpl.betas
+        return smpl.rotmats, twist_from_rotations(rotmats, rest)[0], betas
 
 
 def box_of(record: Record, points: Array, state: Array) -> Array:

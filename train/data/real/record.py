@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from glnet_rt.contracts import Array
-from glnet_rt.skeleton import INDEX, NUM_KEYPOINTS
+from glnet_rt.skeleton import INDEX, NUM_JOINTS, NUM_KEYPOINTS
 
 UNKNOWN, HIDDEN, SEEN = 0, 1, 2
 
@@ -22,21 +22,23 @@ class SmplLabel:
     """SMPL parameters in the camera frame (x right, y down, z forward).
 
     Attributes:
-        rotmats: [24, 3, 3] float64, local; index 0 is camera from body.
-        betas: [10] float64.
+        rotmats: [24, 3, 3] float64, local; index 0 is camera from body. Identity where not `known`.
+        betas: [10] float64, or None where the shape is told in another model's numbers, or not.
         gender: `neutral`, `male` or `female`: whose betas they are.
         transl_m: [3] float64, SMPL's translation in the label's own frame, or None where not known.
         camera_from_label: [4, 4] float64; brings that frame's points into the camera.
         pelvis_camera_m: [3] float64, where the pelvis is in the camera, for data sets that tell
             that instead of a translation.
+        known: [24] bool, joints whose rotation is told.
     """
 
     rotmats: Array
-    betas: Array
+    betas: Array | None
     gender: str = "neutral"
     transl_m: Array | None = None
     camera_from_label: Array = field(default_factory=lambda: np.eye(4))
     pelvis_camera_m: Array | None = None
+    known: Array = field(default_factory=lambda: np.ones(NUM_JOINTS, bool))
 
     def pelvis_m(self, rest_pelvis: Array) -> Array | None:
         """[3] the pelvis in the camera, given where it rests [3] for this shape.
