@@ -98,9 +98,9 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode(encoding)
 
 
-def _numpy_function(value: Any) -> Callable[..., Any]:
+def _numpy_function(value: Any, protocol: int = 2) -> Callable[..., Any]:
     """The function NumPy's own pickles call to rebuild such a value, in this version of NumPy."""
-    function: Callable[..., Any] = value.__reduce__()[0]
+    function: Callable[..., Any] = value.__reduce_ex__(protocol)[0]
     return function
 
 
@@ -109,6 +109,7 @@ _PLAIN: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): _numpy_function(np.zeros(1)),
     ("numpy.core.multiarray", "scalar"): _numpy_function(np.float64(0)),
+    ("numpy.core.numeric", "_frombuffer"): _numpy_function(np.zeros(1), protocol=5),
     ("copy_reg", "_reconstructor"): _reconstruct_object,
     ("copyreg", "_reconstructor"): _reconstruct_object,
     ("_codecs", "encode"): _encode,

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from glnet_rt.contracts import Array
+from glnet_rt.rotation import rotvec_to_rotmat
 from glnet_rt.skeleton import INDEX, NUM_JOINTS, NUM_KEYPOINTS
 
 UNKNOWN, HIDDEN, SEEN = 0, 1, 2
@@ -51,6 +52,19 @@ class SmplLabel:
         there = rest_pelvis + self.transl_m
         pelvis: Array = self.camera_from_label[:3, :3] @ there + self.camera_from_label[:3, 3]
         return pelvis
+
+
+def rooted_in_camera(
+    rotvec: Array, camera_from_world: Array, betas: Array, gender: str, transl_m: Array
+) -> SmplLabel:
+    """A label of SMPL's 72 numbers of pose, and its translation [3] m, both in the world frame.
+
+    Args:
+        camera_from_world: [4, 4].
+    """
+    rotmats = rotvec_to_rotmat(np.array(rotvec, np.float64).reshape(NUM_JOINTS, 3))
+    rotmats[0] = camera_from_world[:3, :3] @ rotmats[0]
+    return SmplLabel(rotmats, betas, gender, transl_m, camera_from_world)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,6 @@ import numpy as np
 from glnet_rt._restricted_pickle import load
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ArtifactError, SourceError
-from glnet_rt.rotation import rotvec_to_rotmat
 from train.data.real.orders import OPENPOSE_18
 from train.data.real.record import (
     SEEN,
@@ -24,6 +23,7 @@ from train.data.real.record import (
     Record,
     SmplLabel,
     nothing_located,
+    rooted_in_camera,
 )
 
 FETCH = "ask for it at https://virtualhumans.mpi-inf.mpg.de/3DPW and unpack it as it comes"
@@ -104,14 +104,10 @@ def _record(data: dict[str, Any], sequence: str, person: int, frame: int, root: 
 
 def camera_smpl(data: dict[str, Any], person: int, frame: int) -> SmplLabel:
     """Pose and shape with the root turned from the world into the camera; copies, never views."""
-    world_to_camera = np.asarray(data["cam_poses"][frame], np.float64)
-    rotvec = np.array(data["poses"][person][frame], np.float64).reshape(24, 3)
-    rotmats = rotvec_to_rotmat(rotvec)
-    rotmats[0] = world_to_camera[:3, :3] @ rotmats[0]
-    return SmplLabel(
-        rotmats=rotmats,
+    return rooted_in_camera(
+        data["poses"][person][frame],
+        np.asarray(data["cam_poses"][frame], np.float64),
         betas=np.array(data["betas"][person], np.float64).reshape(-1)[:10],
         gender=GENDERS[str(data["genders"][person])],
         transl_m=np.array(data["trans"][person][frame], np.float64),
-        camera_from_label=world_to_camera,
     )
