@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def test_bodies_are_turned_into_the_camera_and_lie_on_their_pixels(
     for record in people.records:
         truth = data["kp2d"][record.tags["frame"]]
         np.testing.assert_array_equal(record.keypoints_px[:24], truth)
-        unlabelled = type(record)(**{**vars(record), "state": np.zeros(36, np.uint8)})
+        unlabelled = dataclasses.replace(record, state=np.zeros(36, np.uint8))
         points, state, _, located = people.keypoints(unlabelled)
         assert state.all()
         assert located.all()

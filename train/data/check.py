@@ -6,15 +6,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
 from glnet_rt.errors import GlnetError, SourceError
+from train.data.real.bedlam import FETCH_AGORA, FETCH_BEDLAM, read_agora, read_bedlam
 from train.data.real.coco import FETCH as FETCH_COCO
 from train.data.real.coco import read_coco, read_json
+from train.data.real.emdb import FETCH as FETCH_EMDB
+from train.data.real.emdb import read_emdb
+from train.data.real.h36m import FETCH as FETCH_H36M
+from train.data.real.h36m import SUBJECTS, read_h36m
+from train.data.real.hybrik import FETCH as FETCH_HYBRIK
 from train.data.real.hybrik import read_hybrik_3dhp, read_hybrik_3dpw, read_hybrik_h36m
 from train.data.real.mpi3dhp import FETCH as FETCH_3DHP
 from train.data.real.mpi3dhp import read_3dhp_test, read_3dhp_train
+from train.data.real.mppe import FETCH as FETCH_3DMPPE
+from train.data.real.mppe import read_3dmppe
 from train.data.real.record import UNKNOWN, Record
 from train.data.real.spin import FETCH as FETCH_SPIN
 from train.data.real.spin import read_spin
@@ -25,9 +34,16 @@ KNOWN_SETS = f"""\
   COCO         person_keypoints_*.json: {FETCH_COCO}
   3DPW         sequenceFiles/ and imageFiles/: {FETCH_3DPW}
   MPI-INF-3DHP S1/Seq1/annot.mat, mpi_inf_3dhp_test_set/: {FETCH_3DHP}
+  Human3.6M    S1/MyPoseFeatures/*/*.cdf, metadata.xml: {FETCH_H36M}
+  3DMPPE style annotations/Human36M_subject1_data.json: {FETCH_3DMPPE}
+  EMDB         P0/*/P0_*_data.pkl: {FETCH_EMDB}
+  BEDLAM       *.npz with pose_cam and gtkps: {FETCH_BEDLAM}
+  AGORA        the same: {FETCH_AGORA}
   SPIN style   *.npz: {FETCH_SPIN}
-  HybrIK style *.json of Human3.6M, MPI-INF-3DHP, 3DPW: https://github.com/Jeff-sjtu/HybrIK
+  HybrIK style *.json of Human3.6M, MPI-INF-3DHP, 3DPW: {FETCH_HYBRIK}
   synthetic    shard-*/meta.json: python -m train.synthetic --out FOLDER --count 20000"""
+MPPE_FILE = "Human36M_subject{}_data.json"
+PICKLE_HEAD = 4096  # bytes, within which a pickle names the class it is of
 PICTURES_LOOKED_FOR = 1000  # file systems answer slowly for a million
 
 
@@ -86,22 +102,59 @@ def readers(
 ) -> Iterator[tuple[str, Path, Callable[[], list[Record]]]]:
     """Name, place and reader of everything that looks like a real data set."""
     if path.is_dir():
-        for split in ("train", "validation", "test"):
-            if (path / "sequenceFiles" / split).is_dir():
-                yield f"3DPW {split}", path, partial(read_3dpw, path, split)
-        if next(path.glob("S?/Seq?/annot.mat"), None):
-            yield "MPI-INF-3DHP train", path, partial(read_3dhp_train, path)
-        if (path / "mpi_inf_3dhp_test_set").is_dir():
-            yield "MPI-INF-3DHP test", path, partial(read_3dhp_test, path)
+        yield from folder_sets(path)
     files = [path] if path.is_file() else [*path.glob("*.*"), *path.glob("annotations/*.*")]
     for file in sorted(files):
-        folder = images or pictures_of(file)
-        if file.suffix == ".npz":
-            yield "SPIN style", file, partial(read_spin, file, folder)
-        elif file.suffix == ".json":
-            name, reader = json_kind(file)
-            if reader is not None:
-                yield name, file, partial(reader, file, folder)
+        name, reader = file_kind(file)
+        if reader is not None:
+            yield name, file, partial(reader, file, images or pictures_of(file))
+
+
+def folder_sets(path: Path) -> Iterator[tuple[str, Path, Callable[[], list[Record]]]]:
+    """Sets that are known by how their folders are laid out."""
+    for split in ("train", "validation", "test"):
+        if (path / "sequenceFiles" / split).is_dir():
+            yield f"3DPW {split}", path, partial(read_3dpw, path, split)
+    if next(path.glob("S?/Seq?/annot.mat"), None):
+        yield "MPI-INF-3DHP train", path, partial(read_3dhp_train, path)
+    if (path / "mpi_inf_3dhp_test_set").is_dir():
+        yield "MPI-INF-3DHP test", path, partial(read_3dhp_test, path)
+    for split, subjects in SUBJECTS.items():
+        if any((path / f"S{s}/MyPoseFeatures").is_dir() for s in subjects):
+            yield f"Human3.6M {split}", path, partial(read_h36m, path, split)
+        if any((path / f"annotations/{MPPE_FILE.format(s)}").exists() for s in subjects):
+            yield f"Human3.6M {split}, 3DMPPE style", path, partial(read_3dmppe, path, split)
+    if next(path.glob("P*/*/*_data.pkl"), None):
+        yield "EMDB", path, partial(read_emdb, path)
+
+
+def file_kind(file: Path) -> tuple[str, Callable[[Path, Path], list[Record]] | None]:
+    """Which data set a file belongs to, by what it holds."""
+    if file.suffix == ".npz":
+        return npz_kind(file)
+    if file.suffix == ".json" and not file.name.startswith("Human36M_subject"):
+        return json_kind(file)
+    if file.suffix == ".pkl" and is_dataframe(file):
+        return "AGORA", read_agora
+    return "", None
+
+
+def is_dataframe(file: Path) -> bool:
+    """Whether a pickle holds something of pandas'; it is not read."""
+    with file.open("rb") as pickle:
+        return b"pandas" in pickle.read(PICKLE_HEAD)
+
+
+def npz_kind(file: Path) -> tuple[str, Callable[[Path, Path], list[Record]]]:
+    """BEDLAM's and AGORA's files tell the pose in the camera; AGORA's no translation of it."""
+    try:
+        with np.load(file) as data:
+            names = set(data.files)
+    except (OSError, ValueError, BadZipFile, EOFError):
+        return "SPIN style", read_spin  # which says what is amiss
+    if {"pose_cam", "gtkps"} <= names:
+        return ("BEDLAM", read_bedlam) if "trans_cam" in names else ("AGORA", read_agora)
+    return "SPIN style", read_spin
 
 
 def pictures_of(file: Path) -> Path:
@@ -141,11 +194,17 @@ def inspect(name: str, path: Path, read: Callable[[], list[Record]]) -> Found:
         path,
         people=len(records),
         with_2d=sum(bool((r.state > UNKNOWN).any()) for r in records),
-        with_3d=sum(bool(r.located.any()) or r.smpl is not None for r in records),
+        with_3d=sum(has_positions(r) for r in records),
         with_smpl=sum(r.smpl is not None for r in records),
         pictures=1 - len(missing) / max(len(looked_for), 1),
         missing=missing[0] if missing else None,
     )
+
+
+def has_positions(record: Record) -> bool:
+    """Whether joints are told in space, or follow from a whole body."""
+    smpl = record.smpl
+    return bool(record.located.any()) or (smpl is not None and smpl.betas is not None)
 
 
 def synthetic(path: Path) -> list[Found]:

@@ -13,9 +13,13 @@ import numpy as np
 from glnet_rt.body_model import BodyModel
 from glnet_rt.contracts import Array
 from glnet_rt.errors import SourceError
+from train.data.real.bedlam import read_agora, read_bedlam
 from train.data.real.coco import read_coco
+from train.data.real.emdb import read_emdb
+from train.data.real.h36m import read_h36m
 from train.data.real.hybrik import read_hybrik_3dhp, read_hybrik_3dpw, read_hybrik_h36m
 from train.data.real.mpi3dhp import read_3dhp_train
+from train.data.real.mppe import read_3dmppe
 from train.data.real.people import RecordSet
 from train.data.real.record import Record
 from train.data.real.spin import read_spin
@@ -30,6 +34,11 @@ READERS = {
     "hybrik-h36m": read_hybrik_h36m,
     "hybrik-3dhp": read_hybrik_3dhp,
     "hybrik-3dpw": read_hybrik_3dpw,
+    "bedlam": read_bedlam,
+    "agora": read_agora,
+    "h36m": lambda path, _: read_h36m(path, "train"),
+    "3dmppe": lambda path, _: read_3dmppe(path, "train"),
+    "emdb": lambda path, _: read_emdb(path),
     "3dpw": lambda path, _: read_3dpw(path, "train"),
     "3dhp": lambda path, _: read_3dhp_train(path),
 }

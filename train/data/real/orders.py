@@ -44,6 +44,16 @@ SPIN_24 = JointOrder(
 SMPL_24 = JointOrder(SMPL_JOINTS)
 HYBRIK_29 = JointOrder(SKELETON)  # 24, crown, middle fingers, big toes
 
+# SMPL-X: SMPL's first 22, then points of its own of face and hands; its knuckles are none of ours.
+SMPLX = JointOrder(
+    (
+        *SMPL_JOINTS[:22], "jaw", "left_eyeball", "right_eyeball",
+        *(f"left_knuckle_{i}" for i in range(15)), *(f"right_knuckle_{i}" for i in range(15)),
+        "nose", "right_eye", "left_eye", "right_ear", "left_ear", "left_toe", "left_small_toe",
+        "left_heel", "right_toe", "right_small_toe", "right_heel",
+    )
+)  # fmt: skip
+
 # Human3.6M's 17: the regressor's order (HybrIK, SPIN), and that of the recorded skeleton (3DMPPE).
 H36M_LEFT_FIRST = JointOrder(
     (

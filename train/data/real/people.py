@@ -134,7 +134,7 @@ def cut_picture(record: Record, center_px: Array, side_px: float, size: int) -> 
 
 
 def read_picture(record: Record) -> Array:
-    """[H, W, 3] uint8 BGR.
+    """[H, W, 3] uint8 BGR, as the labels see it.
 
     Raises:
         SourceError: it is missing or damaged.
@@ -149,4 +149,6 @@ def read_picture(record: Record) -> Array:
             if not Path(record.image).exists()
             else "fetch the file again: it is damaged",
         )
+    if record.portrait and image.shape[1] > image.shape[0]:
+        return cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE)
     return image

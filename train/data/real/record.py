@@ -81,6 +81,8 @@ class Record:
         located: [36] bool, where `xyz` is known.
         smpl: parameters of the body, or None.
         K: [3, 3] float64 intrinsics, px, or None.
+        portrait: the labels speak of an upright picture; one that is stored lying has to be turned
+            a quarter clockwise first.
         tags: what protocols ask for: sequence, frame, subject, activity, annotation id.
     """
 
@@ -93,6 +95,7 @@ class Record:
     located: Array
     smpl: SmplLabel | None = None
     K: Array | None = None
+    portrait: bool = False
     tags: dict[str, object] = field(default_factory=dict)
 
 
@@ -156,6 +159,12 @@ def intrinsics(focal: Array, centre: Array) -> Array:
     K = np.eye(3)
     K[[0, 1], [0, 1]], K[:2, 2] = focal, centre
     return K
+
+
+def xyxy_from_square(center: Array, side: Array) -> Array:
+    """Middle [2] and side, or two sides [2] -> edges."""
+    half = np.asarray(side, np.float64) / 2
+    return np.concatenate([np.asarray(center) - half, np.asarray(center) + half])
 
 
 def xyxy_from_xywh(box: Array) -> Array:

@@ -5,6 +5,7 @@ Only `imgname`, `center` and `scale` are always there; what else a file labels d
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -15,7 +16,15 @@ from glnet_rt.errors import SourceError
 from glnet_rt.rotation import rotvec_to_rotmat
 from glnet_rt.skeleton import NUM_KEYPOINTS
 from train.data.real.orders import OPENPOSE_25, SPIN_24
-from train.data.real.record import SEEN, UNKNOWN, JointOrder, Record, SmplLabel, nothing_located
+from train.data.real.record import (
+    SEEN,
+    UNKNOWN,
+    JointOrder,
+    Record,
+    SmplLabel,
+    nothing_located,
+    xyxy_from_square,
+)
 
 FETCH = "get SPIN's dataset_extras (its fetch_data.sh), or write such a file with its preprocessing"
 SCALE_PX = 200.0  # `scale` 1 is a box of 200 px
@@ -52,18 +61,20 @@ def read_spin(
         ) from error
 
 
-def arrays_of(file: Path) -> dict[str, Array]:
-    """All arrays of an .npz; object arrays, which would run code, are refused."""
+def arrays_of(
+    file: Path, wanted: Collection[str] | None = None, fetch: str = FETCH
+) -> dict[str, Array]:
+    """An .npz's arrays, all or those wanted; object arrays, which would run code, are refused."""
     try:
         with np.load(file, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
+            return {n: data[n] for n in data.files if wanted is None or n in wanted}
     except FileNotFoundError as error:
         raise SourceError(
-            f"{file.name} is not there", got=str(file), expected="an .npz file", fix=FETCH
+            f"{file.name} is not there", got=str(file), expected="an .npz file", fix=fetch
         ) from error
     except (OSError, ValueError, BadZipFile, EOFError) as error:
         raise SourceError(
-            f"{file.name} cannot be read", got=str(error), expected="a whole .npz", fix=FETCH
+            f"{file.name} cannot be read", got=str(error), expected="a whole .npz", fix=fetch
         ) from error
 
 
@@ -115,12 +126,11 @@ class SpinReader:
         """One person."""
         points, state = self.keypoints(i)
         xyz, located = self.located(i)
-        centre = np.asarray(self.data["center"][i], np.float64)
-        half = np.asarray(self.data["scale"][i], np.float64) * self.unit_px / self.margin / 2
+        side = np.asarray(self.data["scale"][i], np.float64) * self.unit_px / self.margin
         return Record(
             source=source,
             image=images / str(self.data["imgname"][i]),
-            bbox_xyxy=np.concatenate([centre - half, centre + half]),
+            bbox_xyxy=xyxy_from_square(self.data["center"][i], side),
             keypoints_px=points,
             state=state,
             xyz=xyz,
