@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from glnet_rt.body_model import BodyModel
 from glnet_rt.kinematics import twist_from_rotations
 from glnet_rt.rotation import rotvec_to_rotmat
+from train.data.mixture import Part, read_mixture
 from train.synthetic.shards import FORMAT_VERSION
 
 BODY = Path(__file__).resolve().parents[2] / "glnet_rt/assets/body.npz"
@@ -75,3 +77,16 @@ def people(tmp_path_factory: pytest.TempPathFactory, body: BodyModel) -> Path:
     write_people(folder / "train", body, 40, 0)
     write_people(folder / "heldout", body, 12, 1)
     return folder
+
+
+@pytest.fixture
+def part_of(body: BodyModel) -> Callable[..., Part]:
+    """The one part of a mixture's file that names one set beside it."""
+
+    def read(folder: Path, **entry: str) -> Part:
+        file = folder / "mixture.json"
+        file.write_text(json.dumps({"epoch": 8, "sets": [{"share": 1.0, "path": ".", **entry}]}))
+        (part,) = read_mixture(file, body, 1.25, 0).parts
+        return part
+
+    return read

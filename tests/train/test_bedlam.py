@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,6 +18,8 @@ from glnet_rt.rotation import rotvec_to_rotmat
 from glnet_rt.skeleton import INDEX, SMPL_JOINTS
 from glnet_rt.spec import NetSpec
 from train.data.augment import AugmentConfig, make_crop
+from train.data.check import check
+from train.data.mixture import Part
 from train.data.real import orders
 from train.data.real.bedlam import body_pose, read_agora, read_bedlam
 from train.data.real.people import RecordSet
@@ -193,6 +198,37 @@ def test_agora_tells_the_same_without_a_translation(
     assert {r.source for r in records} == {"agora"}
     np.testing.assert_allclose(records[0].keypoints_px[BODY], data["gtkps"][0, :22, :2])
     assert [r.image.name for r in records] == [Path(str(n)).name for n in data["imgname"]]
+
+
+def test_both_are_recognised_and_mixed(
+    tmp_path: Path, body: BodyModel, part_of: Callable[..., Part]
+) -> None:
+    for name, trans in (("bedlam", np.zeros((PEOPLE, 3))), ("agora", None)):
+        (tmp_path / name).mkdir()
+        scene(tmp_path / name, body, trans_cam=trans)
+        (found,) = check(tmp_path / name, tmp_path / "pictures")
+        assert found.name == name.upper()
+        assert (found.people, found.with_2d, found.with_3d, found.with_smpl) == (2, 2, 0, 2)
+        assert found.missing == tmp_path / "pictures/seq_000000/seq_000000_0000.png"
+        part = part_of(tmp_path, kind=name, path=f"{name}/scene.npz", images="pictures")
+        assert [r.source for r in part.people.records] == [name] * 2
+        assert part.people.records[0].image == found.missing
+
+
+def test_a_dataframe_is_recognised_and_not_opened(tmp_path: Path) -> None:
+    """A pickle that would make a folder if it were read."""
+
+    class DataFrame:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(tmp_path / "run"),)
+
+    file = tmp_path / "train_0_withjv.pkl"
+    file.write_bytes(pickle.dumps(DataFrame()) + b"pandas.core.frame")
+    (tmp_path / "other.pkl").write_bytes(pickle.dumps({"a": 1}))
+    (found,) = check(tmp_path)
+    assert found.name == "AGORA"
+    assert "dataframe_agora_smplx_release" in found.problem
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_neither_is_named_and_nothing_is_run(tmp_path: Path, body: BodyModel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 from glnet_rt.body_model import BodyModel
 from glnet_rt.errors import SourceError
 from glnet_rt.rotation import rotvec_to_rotmat
+from train.data.check import check
+from train.data.mixture import Part
 from train.data.real.emdb import read_emdb
 from train.data.real.people import RecordSet
 from train.data.real.record import project
@@ -100,6 +103,18 @@ def test_parts_are_told_apart(tmp_path: Path, body: BodyModel) -> None:
     for part, name in (("emdb1", "P2_19_indoor_off_mvs"), ("emdb2", "P0_09_outdoor_walk")):
         assert {r.tags["sequence"] for r in read_emdb(tmp_path, part)} == {name}
     assert len(read_emdb(tmp_path)) == 10
+
+
+def test_it_is_recognised_and_mixed_where_the_models_are_named(
+    tmp_path: Path, body: BodyModel, part_of: Callable[..., Part]
+) -> None:
+    sequence(tmp_path, body)
+    (found,) = check(tmp_path)
+    assert (found.name, found.people, found.with_3d, found.with_smpl) == ("EMDB", 5, 5, 5)
+    with pytest.raises(SourceError, match="female"):
+        part_of(tmp_path, kind="emdb")
+    sequence(tmp_path / "neutral", body, gender="neutral")
+    assert len(part_of(tmp_path, kind="emdb", path="neutral").people) == 5
 
 
 def test_missing_foreign_and_code_bearing_files_are_refused(

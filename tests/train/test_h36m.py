@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from glnet_rt.errors import SourceError
 from glnet_rt.rotation import rotvec_to_rotmat
 from glnet_rt.skeleton import INDEX
+from train.data.check import check
+from train.data.mixture import Part
 from train.data.real.h36m import read_h36m, read_metadata
 from train.data.real.mppe import read_3dmppe
 from train.data.real.record import UNKNOWN, intrinsics, project
@@ -215,6 +218,31 @@ def test_3dmppe_is_brought_from_the_world_into_the_camera(tmp_path: Path) -> Non
         np.testing.assert_allclose(record.keypoints_px[INDEX[name]], pixels[index], atol=1e-6)
     left_first = camera[[0, 4, 5, 6, 1, 2, 3, *range(7, 17)]] / 1000
     np.testing.assert_allclose(record.tags["joints_m"], left_first)
+
+
+def test_both_are_recognised_and_mixed(tmp_path: Path, part_of: Callable[..., Part]) -> None:
+    K = metadata_file(tmp_path)["60457274"]
+    recording(tmp_path, 1, "Eating.60457274", K)
+    recording(tmp_path, 9, "Eating.60457274", K, frames=1)
+    mppe_files(tmp_path, 5, [(2, 1)])
+    image = tmp_path / "images/S1_Eating.60457274_000001.jpg"
+    image.parent.mkdir()
+    image.touch()
+    found = {f.name: f for f in check(tmp_path)}
+    counts = {name: (f.people, f.with_2d, f.with_3d, f.with_smpl) for name, f in found.items()}
+    assert counts == {
+        "Human3.6M train": (2, 2, 2, 0),
+        "Human3.6M test": (1, 1, 1, 0),
+        "Human3.6M train, 3DMPPE style": (2, 2, 2, 0),
+    }
+    assert found["Human3.6M train"].pictures == 0.5
+    assert found["Human3.6M train"].missing == image.with_name("S1_Eating.60457274_000006.jpg")
+    for kind in ("h36m", "3dmppe"):
+        assert len(part_of(tmp_path, kind=kind).people) == 2, kind
+    (tmp_path / "metadata.xml").unlink()
+    problems = {f.name: f.problem for f in check(tmp_path)}
+    assert "imar" in problems["Human3.6M train"]
+    assert problems["Human3.6M train, 3DMPPE style"] is None
 
 
 def test_3dmppe_leaves_out_what_does_not_fit_its_pictures(tmp_path: Path) -> None:
