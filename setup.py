@@ -37,7 +37,7 @@ TRAIN = [
     "scikit-image>=0.22",
     "scipy>=1.10",
     "h5py>=3.8",
-    "cdflib>=1.0",
+    "cdflib>=1.1",
     "pycocotools>=2.0.7",
     "tqdm>=4.60",
 ]

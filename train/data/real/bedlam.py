@@ -16,6 +16,7 @@ from glnet_rt.contracts import Array
 from glnet_rt.errors import SourceError
 from glnet_rt.rotation import rotvec_to_rotmat
 from glnet_rt.skeleton import NUM_JOINTS
+from train.data.real.faults import foreign_file
 from train.data.real.orders import SMPLX
 from train.data.real.record import (
     HIDDEN,
@@ -85,11 +86,11 @@ def _read(file: Path, images: Path, source: str, fetch: str) -> list[Record]:
     try:
         return [_record(data, i, images, source) for i in range(len(data["imgname"]))]
     except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise SourceError(
+        raise foreign_file(
             f"{file.name} is no file of BEDLAM or AGORA",
-            got=f"{type(error).__name__}: {error}",
-            expected=f"{', '.join(WANTED)} of N people",
-            fix=fetch,
+            error,
+            f"{', '.join(WANTED)} of N people",
+            fetch,
         ) from error
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from glnet_rt.contracts import Array
 from glnet_rt.errors import SourceError
+from train.data.real.faults import foreign_file
 from train.data.real.orders import COCO
 from train.data.real.record import Record, nothing_located, xyxy_from_xywh
 
@@ -36,11 +37,11 @@ def read_coco(annotations: Path, images: Path) -> list[Record]:
         people = [a for a in data["annotations"] if is_usable(a)]
         return [_record(a, pictures[a["image_id"]], images) for a in people]
     except (KeyError, TypeError, ValueError) as error:
-        raise SourceError(
+        raise foreign_file(
             f"{annotations.name} is no COCO keypoint file",
-            got=f"{type(error).__name__}: {error}",
-            expected="images, annotations with bbox, area, iscrowd, num_keypoints, keypoints",
-            fix=FETCH,
+            error,
+            "images, annotations with bbox, area, iscrowd, num_keypoints, keypoints",
+            FETCH,
         ) from error
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from glnet_rt._restricted_pickle import load
-from glnet_rt.errors import ArtifactError, SourceError
+from glnet_rt.errors import ArtifactError
+from train.data.real.faults import foreign_file, nothing_found
 from train.data.real.orders import SMPL_24
 from train.data.real.record import SEEN, Record, SmplLabel, nothing_located, rooted_in_camera
 
@@ -33,12 +34,7 @@ def read_emdb(root: Path, part: str | None = None) -> list[Record]:
     """
     files = sorted(root.glob("P*/*/*_data.pkl"))
     if not files:
-        raise SourceError(
-            "no EMDB sequences found",
-            got=str(root),
-            expected="P0/00_mvs_a/P0_00_mvs_a_data.pkl",
-            fix=FETCH,
-        )
+        raise nothing_found("EMDB sequences", root, "P0/00_mvs_a/P0_00_mvs_a_data.pkl", FETCH)
     return [record for file in files for record in read_sequence(file, part)]
 
 
@@ -52,11 +48,11 @@ def read_sequence(file: Path, part: str | None = None) -> Iterator[Record]:
         for frame in np.flatnonzero(np.asarray(data["good_frames_mask"]).astype(bool)):
             yield _record(data, int(frame), file, frame not in without_box)
     except (ArtifactError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise SourceError(
+        raise foreign_file(
             f"{file.name} is no EMDB sequence",
-            got=f"{type(error).__name__}: {error}",
-            expected="smpl, camera, kp2d, bboxes, good_frames_mask",
-            fix=FETCH,
+            error,
+            "smpl, camera, kp2d, bboxes, good_frames_mask",
+            FETCH,
         ) from error
 
 

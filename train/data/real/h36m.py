@@ -19,6 +19,7 @@ import numpy as np
 
 from glnet_rt.contracts import Array
 from glnet_rt.errors import SourceError
+from train.data.real.faults import foreign_file, nothing_found
 from train.data.real.orders import H36M_LEFT_FIRST
 from train.data.real.record import Record, intrinsics
 
@@ -74,11 +75,11 @@ def read_h36m(
         if is_usable(subject, file.stem.partition(".")[0], metadata)
     ]
     if not files:
-        raise SourceError(
-            f"no recording of Human3.6M's {split} subjects found",
-            got=str(root),
-            expected=f"S{SUBJECTS[split][0]}/MyPoseFeatures/D3_Positions_mono/*.cdf",
-            fix=FETCH,
+        raise nothing_found(
+            f"recording of Human3.6M's {split} subjects",
+            root,
+            f"S{SUBJECTS[split][0]}/MyPoseFeatures/D3_Positions_mono/*.cdf",
+            FETCH,
         )
     return [record for file in files for record in _recording(file, metadata, every, masks)]
 
@@ -175,9 +176,4 @@ def _recording_names(tree: ElementTree.Element) -> Iterator[tuple[int, int, int,
 
 
 def _other_file(file: Path, error: Exception, expected: str) -> SourceError:
-    return SourceError(
-        f"{file} is no file of Human3.6M",
-        got=f"{type(error).__name__}: {error}",
-        expected=expected,
-        fix=FETCH,
-    )
+    return foreign_file(f"{file} is no file of Human3.6M", error, expected, FETCH)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from glnet_rt.contracts import Array
-from glnet_rt.errors import SourceError
 from glnet_rt.rotation import rotvec_to_rotmat
 from train.data.real.coco import clip_box, read_json
+from train.data.real.faults import foreign_file
 from train.data.real.orders import HYBRIK_29, MPI_17, MPI_28, SMPL_24
 from train.data.real.record import (
     JointOrder,
@@ -177,9 +177,9 @@ def parse(annotations: Path, read: Callable[[dict[str, Any]], list[Record]]) -> 
     try:
         return read(data)
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise SourceError(
+        raise foreign_file(
             f"{annotations.name} is none of HybrIK's annotation files",
-            got=f"{type(error).__name__}: {error}",
-            expected="images with cam_param, annotations with bbox, joints and SMPL parameters",
-            fix=FETCH,
+            error,
+            "images with cam_param, annotations with bbox, joints and SMPL parameters",
+            FETCH,
         ) from error

@@ -14,6 +14,7 @@ import numpy as np
 
 from glnet_rt.contracts import Array
 from glnet_rt.errors import SourceError
+from train.data.real.faults import foreign_file, nothing_found
 from train.data.real.orders import MPI_17, MPI_28
 from train.data.real.record import Record
 
@@ -36,12 +37,7 @@ def read_3dhp_train(root: Path, *, every: int = 10) -> list[Record]:
     """
     files = sorted(root.glob("S?/Seq?/annot.mat"))
     if not files:
-        raise SourceError(
-            "no MPI-INF-3DHP sequences found",
-            got=str(root),
-            expected="S1/Seq1/annot.mat",
-            fix=FETCH,
-        )
+        raise nothing_found("MPI-INF-3DHP sequences", root, "S1/Seq1/annot.mat", FETCH)
     return [record for file in files for record in _train_sequence(file, root, every)]
 
 
@@ -83,11 +79,8 @@ def read_3dhp_test(root: Path) -> list[Record]:
     """
     files = sorted((root / "mpi_inf_3dhp_test_set").glob("TS?/annot_data.mat"))
     if not files:
-        raise SourceError(
-            "no MPI-INF-3DHP test set found",
-            got=str(root),
-            expected="mpi_inf_3dhp_test_set/TS1/annot_data.mat",
-            fix=FETCH,
+        raise nothing_found(
+            "MPI-INF-3DHP test set", root, "mpi_inf_3dhp_test_set/TS1/annot_data.mat", FETCH
         )
     return [record for file in files for record in _test_sequence(file)]
 
@@ -129,9 +122,4 @@ def read_calibration(file: Path) -> dict[int, Array]:
 
 
 def _other_file(file: Path, error: Exception, expected: str) -> SourceError:
-    return SourceError(
-        f"{file} is no file of MPI-INF-3DHP",
-        got=f"{type(error).__name__}: {error}",
-        expected=expected,
-        fix=FETCH,
-    )
+    return foreign_file(f"{file} is no file of MPI-INF-3DHP", error, expected, FETCH)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from glnet_rt.contracts import Array
-from glnet_rt.errors import SourceError
 from train.data.real.coco import clip_box, read_json
+from train.data.real.faults import foreign_file, nothing_found
 from train.data.real.h36m import BLOCKED, MM, SUBJECTS
 from train.data.real.orders import H36M_LEFT_FIRST, H36M_RIGHT_FIRST
 from train.data.real.record import Record, intrinsics, project, xyxy_from_xywh
@@ -37,11 +37,11 @@ def read_3dmppe(root: Path, split: str, *, every: int = 5) -> list[Record]:
     stems = [root / f"annotations/Human36M_subject{subject}" for subject in SUBJECTS[split]]
     stems = [stem for stem in stems if Path(f"{stem}_data.json").exists()]
     if not stems:
-        raise SourceError(
-            f"no file of Human3.6M's {split} subjects found",
-            got=str(root),
-            expected=f"annotations/Human36M_subject{SUBJECTS[split][0]}_data.json",
-            fix=FETCH,
+        raise nothing_found(
+            f"file of Human3.6M's {split} subjects",
+            root,
+            f"annotations/Human36M_subject{SUBJECTS[split][0]}_data.json",
+            FETCH,
         )
     return [record for stem in stems for record in _subject(stem, root / "images", every)]
 
@@ -60,11 +60,11 @@ def _subject(stem: Path, images: Path, every: int) -> list[Record]:
             and (p["subject"], p["action_idx"], p["subaction_idx"]) not in BLOCKED
         ]
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise SourceError(
+        raise foreign_file(
             f"{stem.name}_*.json are none of 3DMPPE's annotation files",
-            got=f"{type(error).__name__}: {error}",
-            expected="images and annotations, cameras of R, t, f and c, joints of each frame",
-            fix=FETCH,
+            error,
+            "images and annotations, cameras of R, t, f and c, joints of each frame",
+            FETCH,
         ) from error
 
 

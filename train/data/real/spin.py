@@ -15,6 +15,7 @@ from glnet_rt.contracts import Array
 from glnet_rt.errors import SourceError
 from glnet_rt.rotation import rotvec_to_rotmat
 from glnet_rt.skeleton import NUM_KEYPOINTS
+from train.data.real.faults import foreign_file
 from train.data.real.orders import OPENPOSE_25, SPIN_24
 from train.data.real.record import (
     SEEN,
@@ -53,11 +54,11 @@ def read_spin(
         people = reader(data, gendered)
         return [people.record(i, images, source) for i in range(len(data["imgname"]))]
     except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise SourceError(
+        raise foreign_file(
             f"{file.name} is no SPIN-style file",
-            got=f"{type(error).__name__}: {error}",
-            expected="imgname [N], center [N, 2], scale [N], and labels of N people",
-            fix=FETCH,
+            error,
+            "imgname [N], center [N, 2], scale [N], and labels of N people",
+            FETCH,
         ) from error
 
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from glnet_rt._restricted_pickle import load
 from glnet_rt.contracts import Array
-from glnet_rt.errors import ArtifactError, SourceError
+from glnet_rt.errors import ArtifactError
+from train.data.real.faults import foreign_file, nothing_found
 from train.data.real.orders import OPENPOSE_18
 from train.data.real.record import (
     SEEN,
@@ -44,12 +45,7 @@ def read_3dpw(root: Path, split: str, *, evaluation: bool = False) -> list[Recor
     """
     files = sorted((root / "sequenceFiles" / split).glob("*.pkl"))
     if not files:
-        raise SourceError(
-            "no 3DPW sequences found",
-            got=str(root / "sequenceFiles" / split),
-            expected="*.pkl",
-            fix=FETCH,
-        )
+        raise nothing_found("3DPW sequences", root / "sequenceFiles" / split, "*.pkl", FETCH)
     return [record for file in files for record in read_sequence(file, root, evaluation)]
 
 
@@ -62,11 +58,11 @@ def read_sequence(file: Path, root: Path, evaluation: bool) -> Iterator[Record]:
             for frame in valid_frames(data, person, evaluation):
                 yield _record(data, sequence, person, int(frame), root)
     except (ArtifactError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise SourceError(
+        raise foreign_file(
             f"{file.name} is no 3DPW sequence",
-            got=f"{type(error).__name__}: {error}",
-            expected="poses, betas, trans, genders, poses2d, cam_poses, cam_intrinsics",
-            fix=FETCH,
+            error,
+            "poses, betas, trans, genders, poses2d, cam_poses, cam_intrinsics",
+            FETCH,
         ) from error
 
 
