@@ -104,7 +104,7 @@ def test_joints_are_camera_metres_left_side_first_and_lie_on_their_pixels(tmp_pa
         np.testing.assert_allclose(record.keypoints_px[INDEX[name]], pixel, atol=1e-3)
     assert record.state[INDEX["left_hip"]] == UNKNOWN  # a marker's hip is another point
     assert record.located.sum() == len(RECORDED)
-    seventeen = record.tags["joints_m"]
+    seventeen = record.tags["h36m_joints_m"]
     np.testing.assert_allclose(seventeen[:4], truth[[11, 6, 7, 8]], atol=1e-6)
 
 
@@ -217,7 +217,7 @@ def test_3dmppe_is_brought_from_the_world_into_the_camera(tmp_path: Path) -> Non
         np.testing.assert_allclose(record.xyz[INDEX[name]], (camera[index] - camera[0]) / 1000)
         np.testing.assert_allclose(record.keypoints_px[INDEX[name]], pixels[index], atol=1e-6)
     left_first = camera[[0, 4, 5, 6, 1, 2, 3, *range(7, 17)]] / 1000
-    np.testing.assert_allclose(record.tags["joints_m"], left_first)
+    np.testing.assert_allclose(record.tags["h36m_joints_m"], left_first)
 
 
 def test_both_are_recognised_and_mixed(tmp_path: Path, part_of: Callable[..., Part]) -> None:

@@ -109,7 +109,7 @@ def _recording(file: Path, metadata: Metadata, every: int, masks: bool) -> Itera
                 "activity": action,
                 "sequence": name,
                 "frame": frame,
-                "joints_m": joints[frame],
+                "h36m_joints_m": joints[frame],
             },
         )
 

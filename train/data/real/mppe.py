@@ -95,6 +95,6 @@ def _record(
             "subject": picture["subject"],
             "activity": picture["action_idx"],
             "frame": picture["frame_idx"],
-            "joints_m": joints[LEFT_FIRST],
+            "h36m_joints_m": joints[LEFT_FIRST],
         },
     )
