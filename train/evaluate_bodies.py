@@ -20,8 +20,11 @@ from glnet_rt.contracts import Array, Person
 from glnet_rt.errors import SourceError
 from glnet_rt.skeleton import H36M_17
 from train.data.real.coco import read_json
+from train.data.real.emdb import read_emdb
+from train.data.real.h36m import FRONT_CAMERA, read_h36m
 from train.data.real.hybrik import read_hybrik_3dhp, read_hybrik_3dpw, read_hybrik_h36m
 from train.data.real.mpi3dhp import read_3dhp_test
+from train.data.real.mppe import read_3dmppe
 from train.data.real.people import BOX_MARGIN, RecordSet, box_of
 from train.data.real.record import Record
 from train.data.real.spin import read_spin
@@ -31,10 +34,12 @@ from train.model.glnet import GLNet
 from train.protocols import H36M_PELVIS, h36m_14_errors, mpi_3dhp
 from train.recover import FLIPS, recover
 
+EMDB_PARTS = ("emdb1", "emdb2")
 # MPI-INF-3DHP's 17 of its test set, among Human3.6M's: crown first, spine and head last.
 MPI_FROM_H36M = (10, 8, 14, 15, 16, 11, 12, 13, 4, 5, 6, 1, 2, 3, 0, 7, 9)
 H36M_FROM_MPI = tuple(int(i) for i in np.argsort(MPI_FROM_H36M))
-H36M_FRONTAL = "_ca_04"  # 60457274, the one camera of protocol 2
+# The one camera of protocol 2, by its number and as it comes in names that count the cameras.
+H36M_FRONTAL = (f".{FRONT_CAMERA}_", "_ca_04")
 FORMAT = (
     '{"bodies": {"male": "SMPL_MALE.npz", "female": "SMPL_FEMALE.npz"}, "regressor": '
     '"J_regressor_h36m.npy", "sets": [{"kind": "3dpw", "path": "3DPW", "split": "test"}, ...]}'
@@ -85,18 +90,28 @@ class Protocol:
         label: what a record must bear: `smpl`, or the name of a tag.
         truth: reads it.
         report: figures by name.
-        groups: of whom figures are given: name -> what the pictures' paths hold.
+        groups: of whom figures are given: name -> what the pictures' paths hold any of.
     """
 
     text: str
     label: str
     truth: Callable[[RecordSet, Record], Truth]
     report: Callable[[Compared], dict[str, float]]
-    groups: Mapping[str, str] = field(default_factory=lambda: {"all": ""})
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"all": ("",)})
 
     def fits(self, record: Record) -> bool:
         """Whether the record bears the label."""
-        return record.smpl is not None if self.label == "smpl" else self.label in record.tags
+        if self.label == "smpl":
+            return record.smpl is not None and record.smpl.betas is not None
+        return self.label in record.tags
+
+    def members(self, records: Sequence[Record]) -> dict[str, Array]:
+        """[B] bool per group: who belongs to it."""
+        paths = [str(record.image) for record in records]
+        return {
+            name: np.array([any(part in path for part in parts) for path in paths])
+            for name, parts in self.groups.items()
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +185,7 @@ H36M = Protocol(
     "h36m_joints_m",
     true_h36m,
     report_h36m,
-    {"all": "", "frontal camera": H36M_FRONTAL},
+    {"all": ("",), "frontal camera": H36M_FRONTAL},
 )
 MPI = Protocol(
     "MPI-INF-3DHP's 17 test joints; MPJPE from the pelvis over 17, PCK at 150 mm and AUC (0 to 150 "
@@ -192,6 +207,9 @@ KINDS: dict[str, tuple[Reader, Protocol]] = {
         lambda path, images, _: read_spin(path, images, source="3dpw", gendered=True),
         MESH,
     ),
+    "emdb": (lambda path, _, split: read_emdb(path, split if split in EMDB_PARTS else None), MESH),
+    "h36m": (lambda path, _, split: read_h36m(path, split), H36M),
+    "3dmppe": (lambda path, _, split: read_3dmppe(path, split), H36M),
     "hybrik-h36m": (lambda path, images, _: read_hybrik_h36m(path, images), H36M),
     "3dhp": (lambda path, *_: read_3dhp_test(path), MPI),
     "hybrik-3dhp": (lambda path, images, _: read_hybrik_3dhp(path, images), MPI_OF_HYBRIK),
@@ -302,8 +320,6 @@ def evaluate_set(model: GLNet, body: BodyModel, real_set: RealSet) -> list[dict[
     records = real_set.people.records
     own = all(record.bbox_xyxy is not None for record in records)
     boxes = "the file's boxes" if own else f"boxes {BOX_MARGIN:g} times as wide as the true joints"
-    paths = [str(record.image) for record in records]
-    groups = {n: np.array([part in p for p in paths]) for n, part in protocol.groups.items()}
     return [
         {
             "set": real_set.name,
@@ -312,7 +328,7 @@ def evaluate_set(model: GLNet, body: BodyModel, real_set: RealSet) -> list[dict[
             "people": int(who.sum()),
             **{f: protocol.report(c.of(who)) for f, c in zip(FLIPS, compared, strict=True)},
         }
-        for name, who in groups.items()
+        for name, who in protocol.members(records).items()
         if who.any()
     ]
 

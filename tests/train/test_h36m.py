@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from train.data.mixture import Part
 from train.data.real.h36m import read_h36m, read_metadata
 from train.data.real.mppe import read_3dmppe
 from train.data.real.record import UNKNOWN, intrinsics, project
+from train.evaluate_bodies import KINDS
 
 cdflib = pytest.importorskip("cdflib")
 h5py = pytest.importorskip("h5py")
@@ -243,6 +245,25 @@ def test_both_are_recognised_and_mixed(tmp_path: Path, part_of: Callable[..., Pa
     problems = {f.name: f.problem for f in check(tmp_path)}
     assert "imar" in problems["Human3.6M train"]
     assert problems["Human3.6M train, 3DMPPE style"] is None
+
+
+def test_both_are_judged_and_the_frontal_camera_is_found_by_either_name(tmp_path: Path) -> None:
+    Ks = metadata_file(tmp_path)
+    for camera in ("60457274", "55011271"):
+        recording(tmp_path, 9, f"Directions 1.{camera}", Ks[camera])
+    mppe_files(tmp_path, 9, [(2, 1)])
+    for kind, people, frontal in (("h36m", 4, 2), ("3dmppe", 2, 0)):
+        read, protocol = KINDS[kind]
+        records = read(tmp_path, tmp_path, "test")
+        assert len(records) == people
+        assert all(protocol.fits(record) for record in records)
+        members = protocol.members(records)
+        assert members["all"].all()
+        assert members["frontal camera"].sum() == frontal
+        named = np.array(["60457274" in record.image.name for record in records])
+        np.testing.assert_array_equal(members["frontal camera"], named)
+    fourth = dataclasses.replace(records[0], image=Path("s_09_act_02_subact_01_ca_04/x.jpg"))
+    assert protocol.members([fourth])["frontal camera"].all()
 
 
 def test_3dmppe_leaves_out_what_does_not_fit_its_pictures(tmp_path: Path) -> None:
