@@ -1,4 +1,4 @@
-"""The kinematic fit: against a dense solution, and what it does to good and to bad poses."""
+"""The kinematic fit: against a dense solution, what it does to poses, and its exportable twin."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from glnet_rt.body_model import BodyModel
+from glnet_rt.artifact import BODY as BODY_FILE
+from glnet_rt.artifact import Artifact
+from glnet_rt.body_model import BodyModel, forward_kinematics
+from glnet_rt.camera import fit_translation
+from glnet_rt.contracts import Array
 from glnet_rt.errors import ContractError
 from glnet_rt.kinematic_fit import SHIFT_PRIOR_M, UNKNOWNS, kinematic_fit
-from glnet_rt.rotation import rotvec_to_rotmat
+from glnet_rt.probe import Probe
+from glnet_rt.rotation import rot6d_to_rotmat, rotvec_to_rotmat
 from glnet_rt.skeleton import INDEX, NUM_JOINTS, NUM_SKELETON, PARENTS
+from tests.human import angle_deg, assert_rotations, random_bodies
+from train.model import kinematic_fit as twin
 
 BODY = Path(__file__).resolve().parents[1] / "glnet_rt/assets/body.npz"
 FOCAL = np.array([[3.9, 4.1], [2.0, 2.0]])
@@ -128,3 +136,112 @@ def test_wrong_shapes_and_spreads_are_named(pose: tuple[np.ndarray, np.ndarray])
         kinematic_fit(rotmats, rest, PELVIS, uv[:, :24], spread, OFFSET, FOCAL, 0.1)
     with pytest.raises(ContractError, match="not above zero"):
         kinematic_fit(rotmats, rest, PELVIS, uv, spread * 0, OFFSET, FOCAL, 0.1)
+
+
+# The torch twin.
+
+Arguments = tuple[Array, ...]  # of `kinematic_fit`, all but the prior, focal as [B, 2]
+
+
+def torch_fit(arguments: Arguments, prior_rad: float, dtype: torch.dtype = torch.float32) -> Array:
+    tensors = (torch.tensor(v, dtype=dtype) for v in arguments)
+    return twin.kinematic_fit(*tensors, prior_rad).numpy()
+
+
+def random_people(count: int) -> Arguments:
+    """Any pose, two to six metres away, keypoints a few percent of the crop from where it is."""
+    rng = np.random.default_rng(8)
+    rest, rotmats = random_bodies(rng, count)
+    pelvis = rng.uniform([-0.5, -0.5, 2.5], [0.5, 0.5, 6.0], (count, 3))
+    focal, offset = rng.uniform(2, 5, (count, 2)), rng.normal(scale=0.2, size=(count, 2))
+    points = skeleton_of(rotmats, rest, pelvis)
+    uv = focal[:, None] * points[..., :2] / points[..., 2:] - offset[:, None]
+    spread = rng.uniform(0.01, 0.4, (count, NUM_SKELETON))
+    uv = uv + rng.normal(size=uv.shape) * 0.5 * spread[..., None]
+    return rotmats, rest, pelvis, uv, spread, offset, focal
+
+
+def shipped_predictions() -> tuple[Arguments, float]:
+    """What the shipped network says of its probe's people, and its prior."""
+    artifact = Artifact.open()
+    output, spec = Probe.read(artifact).output, artifact.spec
+    body = BodyModel.from_bytes(artifact.read(BODY_FILE), BODY_FILE)
+    count = len(output.score)
+    rotmats, rest = rot6d_to_rotmat(output.rot6d), body.rest_skeleton(output.betas)
+    offset, focal = np.zeros((count, 2)), np.full((count, 2), spec.focal)
+    _, joints = forward_kinematics(rotmats, rest[:, :NUM_JOINTS])
+    uv = output.keypoints_uvd[..., :2]
+    pelvis = fit_translation(
+        joints - joints[:, :1], uv[:, :NUM_JOINTS], output.camera_scale, offset, focal
+    )
+    uv, spread = uv[:, :NUM_SKELETON], output.spread[:, :NUM_SKELETON]
+    return (rotmats, rest, pelvis, uv, spread, offset, focal), spec.fit_prior_rad
+
+
+def joints_mm(rotmats: Array, arguments: Arguments) -> Array:
+    """[B, 29, 3], mm, posed."""
+    return skeleton_of(rotmats, *arguments[1:3]) * 1000
+
+
+@pytest.mark.parametrize("prior_rad", [0.02, 0.05, 0.1])
+def test_the_torch_twin_equals_numba_on_any_pose(prior_rad: float) -> None:
+    arguments = random_people(200)
+    wanted = kinematic_fit(*arguments, prior_rad)
+    assert angle_deg(wanted, arguments[0]).max() > 0.5
+    assert angle_deg(torch_fit(arguments, prior_rad, torch.float64), wanted).max() < 1e-5
+    got = torch_fit(arguments, prior_rad)
+    assert angle_deg(got, wanted).max() < 2e-4
+    assert np.abs(joints_mm(got, arguments) - joints_mm(wanted, arguments)).max() < 0.005
+
+
+def test_the_torch_twin_equals_numba_on_real_predictions() -> None:
+    arguments, prior_rad = shipped_predictions()
+    wanted, got = kinematic_fit(*arguments, prior_rad), torch_fit(arguments, prior_rad)
+    assert angle_deg(wanted, arguments[0]).max() > 0.5
+    assert angle_deg(got, wanted).max() < 2e-4
+    assert np.abs(joints_mm(got, arguments) - joints_mm(wanted, arguments)).max() < 0.005
+
+
+def test_the_torch_twin_stays_finite() -> None:
+    """Keypoints that weigh nothing or too much, bones without length, nobody in view."""
+    rotmats, rest, pelvis, uv, spread, offset, focal = random_people(6)
+    spread[0], spread[1] = 1e12, 0.0
+    rest[2] = 0.0
+    rest[3, INDEX["left_elbow"]] = rest[3, INDEX["left_shoulder"]]
+    pelvis[4] = [0.0, 0.0, -3.0]
+    uv[5] = uv[5, :1]
+    got = torch_fit((rotmats, rest, pelvis, uv, spread, offset, focal), 0.05)
+    assert_rotations(got, 1e-5)
+    for unseen in (0, 4):
+        assert angle_deg(got[unseen], rotmats[unseen]).max() < 0.05
+
+
+class Exported(torch.nn.Module):
+    def forward(self, *arguments: torch.Tensor) -> torch.Tensor:
+        return twin.kinematic_fit(*arguments, prior_rad=0.05)
+
+
+def test_onnxruntime_runs_the_torch_twin() -> None:
+    import onnxruntime
+
+    arguments = tuple(v.astype(np.float32) for v in random_people(8))
+    batch = torch.export.Dim("batch")
+    program = torch.onnx.export(
+        Exported().eval(),
+        tuple(torch.from_numpy(v[:2]) for v in arguments),
+        opset_version=20,
+        dynamic_shapes=(({0: batch},) * len(arguments),),
+        dynamo=True,
+        verbose=False,
+    )
+    proto = program.model_proto
+    assert {(o.domain, o.version) for o in proto.opset_import} == {("", 20)}
+    assert not proto.functions
+    kinds = {node.op_type for node in proto.graph.node}
+    assert not kinds & {"Loop", "Scan", "If", "Det"}  # plain arithmetic, for any engine
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    names = [node.name for node in session.get_inputs()]
+    for count in (1, 3, 8):
+        some = [v[:count] for v in arguments]
+        (got,) = session.run(None, dict(zip(names, some, strict=True)))
+        np.testing.assert_allclose(got, torch_fit(tuple(some), 0.05), atol=2e-5)
