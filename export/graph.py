@@ -82,13 +82,20 @@ def simplified(proto: onnx.ModelProto, spec: NetSpec) -> onnx.ModelProto:
     return smaller if same else proto
 
 
-def run_graph(proto: onnx.ModelProto, spec: NetSpec, images: Array) -> dict[str, Array]:
-    """Outputs of ONNX Runtime on images [B, 3, S, S] float32."""
+def run_graph(
+    proto: onnx.ModelProto, spec: NetSpec, images: Array, batch: int | None = None
+) -> dict[str, Array]:
+    """Outputs of ONNX Runtime on images [B, 3, S, S] float32, `batch` at a time or all at once."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(serialised(proto), options)
-    names = list(spec.output_shapes)
-    return dict(zip(names, session.run(names, {spec.input_name: images}), strict=True))
+    names, step = list(spec.output_shapes), batch or len(images)
+    parts = [
+        session.run(names, {spec.input_name: images[i : i + step]})
+        for i in range(0, len(images), step)
+    ]
+    whole = [np.concatenate(each) for each in zip(*parts, strict=True)]
+    return dict(zip(names, whole, strict=True))
 
 
 def serialised(proto: onnx.ModelProto) -> bytes:

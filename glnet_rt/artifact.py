@@ -32,8 +32,8 @@ from glnet_rt.contracts import Array
 from glnet_rt.errors import ArtifactError, ContractError
 from glnet_rt.spec import NetSpec
 
-SCHEMA_VERSION = 1
-PRECISIONS = ("fp32", "fp16", "int8")
+SCHEMA_VERSION = 2
+PRECISIONS = ("fp32", "fp16", "int8", "packed")
 MANIFEST, BODY, PROBE, PARITY = "manifest.json", "body.npz", "probe.npz", "parity.json"
 DEFAULT_PATH = Path(__file__).parent / "assets" / "default.glnet"
 
@@ -65,6 +65,7 @@ class Manifest:
         training_data: what the weights were trained on, for the people who must know.
         spec: the network's contract.
         precisions: which models it holds, `fp32` first.
+        calibration_sha256: of the crops that decided how weights are rounded; empty where none did.
         files: name -> entry of every file but the manifest; `write_artifact` fills it.
         schema_version: of this format.
     """
@@ -74,6 +75,7 @@ class Manifest:
     training_data: str
     spec: NetSpec
     precisions: tuple[str, ...] = ("fp32",)
+    calibration_sha256: str = ""
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -92,6 +94,7 @@ class Manifest:
             "training_data": self.training_data,
             "spec": self.spec.to_dict(),
             "precisions": list(self.precisions),
+            "calibration_sha256": self.calibration_sha256,
             "files": {
                 name: {"sha256": entry.sha256, "size": entry.size}
                 for name, entry in sorted(self.files.items())
@@ -114,7 +117,7 @@ class Manifest:
         names = set(cls.__dataclass_fields__) | {"manifest_sha256"}
         if set(values) != names:
             raise _bad_manifest(path, "has other fields", sorted(values), sorted(names))
-        for name in ("name", "licence", "training_data"):
+        for name in ("name", "licence", "training_data", "calibration_sha256"):
             if not isinstance(values[name], str):
                 raise _bad_manifest(path, f"states no {name}", repr(values[name]), "text")
         precisions = values["precisions"]
@@ -132,6 +135,7 @@ class Manifest:
             training_data=values["training_data"],
             spec=NetSpec.from_dict(values["spec"]),
             precisions=tuple(precisions),
+            calibration_sha256=values["calibration_sha256"],
             files=_parse_entries(values["files"], path),
         )
 

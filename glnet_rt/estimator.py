@@ -39,7 +39,7 @@ def load(
     Args:
         artifact: a `.glnet` file or folder; None for the one that comes with the package.
         backend: a name, which never falls back, or `auto` for the first that works here.
-        precision: `fp32`, `fp16`, `int8`, or `auto`.
+        precision: `fp32`, `fp16`, `int8`, `packed`, or `auto`.
         body: an SMPL-format body file, or a loaded body; None for the artifact's own. It must be
             the body the weights were trained on.
         threads: CPU threads for one inference; None leaves it to the backend.

@@ -1,7 +1,7 @@
 """The artifact's self-test: stored crops, what the network said of them, and the error in mm.
 
-Export runs the trained network in float32 on a few crops and stores both; a user's machine runs
-the same crops through its own backend, and both answers become bodies that are compared.
+Export runs the network in float32 on a few crops and stores both; a user's machine runs the same
+crops through its own backend, and both answers become bodies that are compared.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CROPS = "crops_bgr"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
-    """Crops and the trained network's own float32 answers.
+    """Crops and the network's own float32 answers, with its weights as the artifact holds them.
 
     Attributes:
         crops_bgr: [N, S, S, 3] uint8, BGR, before normalisation.
@@ -82,7 +82,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """How far this machine's answers are from the trained network's own.
+    """How far this machine's answers are from those stored at export.
 
     Attributes:
         backend, precision: what ran.

@@ -356,12 +356,13 @@ def change_spec(**changes: object) -> Callable[[dict[str, Any]], None]:
 
 
 BAD_MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "newer schema": (lambda v: v.update(schema_version=2), "schema_version 2"),
+    "newer schema": (lambda v: v.update(schema_version=3), "schema_version 3"),
     "no schema": (lambda v: v.pop("schema_version"), "schema_version None"),
     "boolean schema": (lambda v: v.update(schema_version=True), "schema_version True"),
     "unknown field": (lambda v: v.update(colour="red"), "other fields"),
     "missing field": (lambda v: v.pop("licence"), "other fields"),
     "no name": (lambda v: v.update(name=None), "states no name"),
+    "no calibration": (lambda v: v.update(calibration_sha256=None), "no calibration_sha256"),
     "unknown precision": (lambda v: v.update(precisions=["fp64"]), "unknown precisions"),
     "nested precision": (lambda v: v.update(precisions=[["fp32"]]), "unknown precisions"),
     "no precision": (lambda v: v.update(precisions=[]), "unknown precisions"),

@@ -297,14 +297,21 @@ class _NotInstalled(_Adapter):
         )
 
 
+class _OtherPrecision(_Adapter):
+    """Would work, but on another model than the artifact holds."""
+
+    name = "other_precision"
+    precisions = ("int8", "fp16")
+
+
 def test_auto_takes_the_first_that_really_runs(tiny_artifact: Artifact) -> None:
-    kinds = (_NotInstalled, _OpensOnly, OnnxRuntimeBackend, _Adapter)
+    kinds = (_OtherPrecision, _NotInstalled, _OpensOnly, OnnxRuntimeBackend, _Adapter)
     session, attempts = backends.select(tiny_artifact, backends=kinds)
     with session:
         assert session.name == "onnxruntime"
     told = [(a.backend, a.precision, a.chosen, a.fix) for a in attempts]
     assert told == [
-        ("not_installed", "int8", False, attempts[0].fix),
+        ("other_precision", "int8", False, attempts[0].fix),
         ("not_installed", "fp32", False, "pip install library"),
         ("opens_only", "fp32", False, "restart it"),
         ("onnxruntime", "fp32", True, None),

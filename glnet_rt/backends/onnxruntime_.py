@@ -24,7 +24,7 @@ class OnnxRuntimeBackend(Closing):
     """
 
     name: ClassVar[str] = "onnxruntime"
-    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "packed")
 
     def __init__(self, session: Any, spec: NetSpec, precision: str) -> None:
         self._session = session

@@ -55,7 +55,7 @@ def select(
     Args:
         artifact: holds the models.
         backend: a name, or `auto` for the first that works.
-        precision: `fp32`, `fp16`, `int8`, or `auto` for the first that works.
+        precision: `fp32`, `fp16`, `int8`, `packed`, or `auto` for the first that works.
         threads: CPU threads for one inference; None leaves it to the library.
         backends: the candidates, in order.
 
@@ -71,7 +71,7 @@ def select(
     chosen: Backend | None = None
     attempts: list[Attempt] = []
     errors: list[GlnetError] = []
-    for kind, wanted in _candidates(backends, precision):
+    for kind, wanted in _candidates(backends, precision, artifact.manifest.precisions):
         if backend not in ("auto", kind.name):
             reason = f"{backend} was asked for by name"
             attempts.append(Attempt(kind.name, wanted, False, reason))
@@ -126,12 +126,19 @@ def _check_request(
 
 
 def _candidates(
-    backends: tuple[type[Backend], ...], precision: str
+    backends: tuple[type[Backend], ...], precision: str, held: tuple[str, ...]
 ) -> list[tuple[type[Backend], str]]:
-    """Every backend with every precision it would try, in order."""
-    if precision == "auto":
-        return [(kind, own) for kind in backends for own in kind.precisions]
-    return [(kind, precision) for kind in backends]
+    """Every backend with every precision it would try, in order.
+
+    A backend that runs none of those held is there with its first, to be told why it is not chosen.
+    """
+    if precision != "auto":
+        return [(kind, precision) for kind in backends]
+    return [
+        (kind, own)
+        for kind in backends
+        for own in [p for p in kind.precisions if p in held] or kind.precisions[:1]
+    ]
 
 
 def _open_tested(
