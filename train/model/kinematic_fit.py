@@ -99,7 +99,7 @@ def _solve(jacobian: Tensor, stiffness: Tensor, residual: Tensor) -> Tensor:
     """x [B, U] of (J^T J + diag(stiffness)) x = J^T r, by the Newton-Schulz inverse.
 
     Scaled to a unit diagonal, so that shifts and turns weigh alike, and started below the inverse,
-    from where it only rises; one correction at the end takes the rounding of the inverse away.
+    so that it only rises; one correction at the end takes the rounding of the inverse away.
     """
     normal = jacobian.mT @ jacobian + stiffness.diag()
     scale = normal.diagonal(dim1=1, dim2=2).rsqrt()
