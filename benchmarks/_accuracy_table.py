@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from train.recover import FLIPS
+from train.tables import markdown_table
 
 Values = Mapping[str, Any]
 SYNTHETIC = {
@@ -150,6 +151,4 @@ def number(value: float | None) -> str:
 
 def table(title: str, columns: Iterable[str], rows: Mapping[str, Sequence[str]]) -> str:
     """A Markdown table; rows by name."""
-    head = [title, *columns]
-    lines = [head, ["---"] * len(head), *([name, *cells] for name, cells in rows.items())]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table([title, *columns], [[name, *cells] for name, cells in rows.items()])

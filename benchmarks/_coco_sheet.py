@@ -54,13 +54,15 @@ def split_tiles(hmr: glnet_rt.Estimator, split: CocoSplit) -> Iterator[Array]:
         for record, person in zip(people, result.people, strict=True):
             overlay = draw_overlay(picture, replace(result, people=(person,)))
             title = f"{split.name} {record.tags['image_id']}/{record.tags['annotation']}"
-            yield tile(picture, overlay, record, person, title)
+            yield tile(picture, overlay, record, person, title, hmr.spec.box_scale)
 
 
-def tile(picture: Array, overlay: Array, record: Record, person: Person, title: str) -> Array:
+def tile(
+    picture: Array, overlay: Array, record: Record, person: Person, title: str, box_scale: float
+) -> Array:
     """[TILE_PX + 20, 2 TILE_PX, 3] uint8 BGR: keypoints on the left, bodies on the right."""
     assert record.bbox_xyxy is not None
-    center, side = square_around(record.bbox_xyxy, 1.25)
+    center, side = square_around(record.bbox_xyxy, box_scale)
     left, right = (sample_square(p, center, side, TILE_PX) for p in (picture, overlay))
     chosen = list(COCO_FROM_KEYPOINTS)
     points, labels = (

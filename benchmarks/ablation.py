@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._record import RESULTS, write
-from train.ablate import BUDGET_FILE, TABLES, markdown, rows_of, runs_found
+from train.ablate import BUDGET_FILE, TABLES, markdown, results_in, rows_of
 
 NOTE = (
     "Synthetic held-out people (24 joints, root pelvis) beside 3DPW (14 joints): orders can be "
@@ -24,18 +24,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
     arguments = parser.parse_args()
-    runs = runs_found(arguments.runs)
-    if not runs:
+    found = results_in(arguments.runs)
+    if not found:
         print(f"no run below {arguments.runs}: `python -m train ablate 2` trains Table 2's")
         return
-    rows = {table: rows_of(table, runs) for table in TABLES}
+    rows = {table: rows_of(table, found) for table in TABLES}
     values: dict[str, Any] = {
         "protocol": NOTE,
         "budget": json.loads((arguments.runs / BUDGET_FILE).read_text()),
-        "tables": {str(table): found for table, found in rows.items()},
+        "tables": {str(table): row for table, row in rows.items()},
     }
     path = write("ablation", values)
-    tables = [markdown(table, found) for table, found in rows.items()]
+    tables = [markdown(table, row) for table, row in rows.items()]
     budget = ", ".join(f"{name} {value}" for name, value in values["budget"].items())
     text = "\n\n".join([NOTE, f"Every run: {budget}.", *tables])
     (RESULTS / "ablation.md").write_text(text + "\n")

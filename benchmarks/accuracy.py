@@ -8,7 +8,6 @@ when they are not there; figures on them say nothing about real photographs. COC
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from train.evaluate_bodies import evaluate_bodies, read_sets
 from train.evaluate_coco import CocoSplit, evaluate_coco, read_splits
 from train.model.glnet import GLNet
 from train.synthetic.dataset import SetSettings, render_set
+from train.tables import read_rows
 
 PEOPLE = 2500
 PICTURE_PX = 160
@@ -73,7 +73,7 @@ def evaluate_all(arguments: argparse.Namespace) -> dict[str, Any]:
     values["skipped"] = skipped
     curve = arguments.weights.with_name(f"{arguments.weights.stem}-curve.csv")
     if curve.exists():
-        values["curve"] = read_curve(curve)
+        values["curve"] = read_rows(curve)
     return values
 
 
@@ -118,12 +118,6 @@ def synthetic(arguments: argparse.Namespace, model: GLNet, body: BodyModel) -> d
     count = min(arguments.count or len(people), len(people))
     report = evaluate(model, people, body, range(count))
     return as_json(report, people)
-
-
-def read_curve(file: Path) -> list[dict[str, float]]:
-    """Figures along the training, as `train.plot` joined them."""
-    with file.open() as rows:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(rows)]
 
 
 if __name__ == "__main__":

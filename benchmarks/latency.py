@@ -17,6 +17,7 @@ import numpy as np
 import glnet_rt
 from benchmarks._record import write
 from glnet_rt.contracts import Array
+from train.tables import markdown_table
 
 STAGES = ("crop", "infer", "decode")
 WARM_UP = 5
@@ -77,11 +78,11 @@ def person_boxes(people: int) -> Array:
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
     names = ["threads", "people", "p50_ms", "p99_ms", *(f"{s}_ms" for s in STAGES), "fps"]
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    for row in rows:
-        cells = [f"{row[n]:.2f}" if isinstance(row[n], float) else str(row[n]) for n in names]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    cells = [
+        [f"{row[n]:.2f}" if isinstance(row[n], float) else str(row[n]) for n in names]
+        for row in rows
+    ]
+    return markdown_table(names, cells)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Weights in as many bits as they need: what makes the shipped artifact small.
+"""Weights in as many bits as they need: what makes an artifact small.
 
 Every large weight tensor is rounded to b bits, one scale per output channel. The upper 8 bits stand
 in one tensor and the rest in another, since an artifact's zip stores a tensor of few values in few

@@ -2,8 +2,8 @@
 
 ONNX Runtime must agree with torch in float32 on people that neither has seen, at every batch size
 tried, as closely as `export.parity.GATES` asks of the precision; otherwise nothing is written and
-the exit code is 3. `--precision packed` is what is shipped: weights rounded to as many bits as they
-need, at most `--max-mb` in all.
+the exit code is 3. `--precision packed` rounds weights to as many bits as they need, at most
+`--max-mb` in all.
 """
 
 from __future__ import annotations

@@ -78,10 +78,9 @@ def decode_arrays(
     else:
         rotmats = _told_rotations(output).astype(np.float32)
         pelvis = _stand(rotmats, rest, output, offset, focal)
-        if spec.fit_prior_rad and output.spread is not None:
-            skeleton, spread = (
-                v[:, :NUM_SKELETON] for v in (output.keypoints_uvd[..., :2], output.spread)
-            )
+        if spec.fit_prior_rad:
+            skeleton = output.keypoints_uvd[:, :NUM_SKELETON, :2]
+            spread = _told_spread(output)[:, :NUM_SKELETON]
             rotmats = kinematic_fit(
                 rotmats, rest, pelvis, skeleton, spread, offset, focal, spec.fit_prior_rad
             ).astype(np.float32)
@@ -109,6 +108,18 @@ def _told_rotations(output: NetOutput) -> Array:
         "the network output holds no rotations",
         got="twist None, rot6d None",
         expected="one of them",
+        fix="wrap raw outputs with NetOutput.from_arrays",
+    )
+
+
+def _told_spread(output: NetOutput) -> Array:
+    """[B, 36] of a network whose rotations are fitted to its keypoints."""
+    if output.spread is not None:
+        return output.spread
+    raise ContractError(
+        "the network output does not say how far off keypoints may be",
+        got="spread None",
+        expected="[B, 36], since fit_prior_rad is above zero",
         fix="wrap raw outputs with NetOutput.from_arrays",
     )
 

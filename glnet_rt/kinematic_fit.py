@@ -16,7 +16,7 @@ from numba import njit
 
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ContractError
-from glnet_rt.kinematics import as_float64
+from glnet_rt.kinematics import as_float64, axis_turn, matmul
 from glnet_rt.skeleton import NUM_JOINTS, NUM_SKELETON, PARENTS
 
 UNKNOWNS = 3 * NUM_JOINTS + 3  # a small turn of every joint in the camera's frame, and a shift
@@ -123,14 +123,7 @@ def _pose(local: Array, rest: Array, pelvis: Array, world: Array, points: Array)
                 total += world[parent, a, b] * (rest[k, b] - rest[parent, b])
             points[k, a] = total
         if k < NUM_JOINTS:
-            _multiply(world[parent], local[k], world[k])
-
-
-@_jit
-def _multiply(a: Array, b: Array, out: Array) -> None:
-    for i in range(3):
-        for j in range(3):
-            out[i, j] = a[i, 0] * b[0, j] + a[i, 1] * b[1, j] + a[i, 2] * b[2, j]
+            matmul(world[parent], local[k], world[k])
 
 
 @_jit
@@ -163,14 +156,14 @@ def _add_keypoint(
                 points[k, 1] - points[joint, 1],
                 points[k, 2] - points[joint, 2],
             )
-            turn = (
+            lever = (
                 dy * gradient[2] - dz * gradient[1],
                 dz * gradient[0] - dx * gradient[2],
                 dx * gradient[1] - dy * gradient[0],
             )
             for a in range(3):
                 columns[count] = 3 * joint + a
-                values[count] = turn[a]
+                values[count] = lever[a]
                 count += 1
             joint = _PARENT[joint]
         for a in range(3):
@@ -181,7 +174,8 @@ def _add_keypoint(
             scaled = weight * values[i]
             step[columns[i]] += scaled * residual
             for j in range(count):
-                hessian[columns[i], columns[j]] += scaled * values[j]
+                if columns[j] <= columns[i]:  # the half that `_solve` reads
+                    hessian[columns[i], columns[j]] += scaled * values[j]
 
 
 @_jit
@@ -207,11 +201,11 @@ def _solve(matrix: Array, vector: Array) -> None:
 @_jit
 def _turn(local: Array, world: Array, step: Array, turned: Array) -> None:
     """Turns in the camera's frame as local rotations: parent^T exp(step) world."""
-    turn = np.empty((3, 3))
+    turned_by = np.empty((3, 3))
     moved = np.empty((3, 3))
     for j in range(NUM_JOINTS):
-        _exponential(step[3 * j], step[3 * j + 1], step[3 * j + 2], turn)
-        _multiply(turn, world[j], moved)
+        _exponential(step[3 * j], step[3 * j + 1], step[3 * j + 2], turned_by)
+        matmul(turned_by, world[j], moved)
         if j == 0:
             turned[0] = moved
             continue
@@ -227,16 +221,7 @@ def _turn(local: Array, world: Array, step: Array, turned: Array) -> None:
 
 @_jit
 def _exponential(x: float, y: float, z: float, out: Array) -> None:
-    """Rotation by the vector (x, y, z), radians (Rodrigues)."""
+    """Rotation by the vector (x, y, z), radians."""
     angle = math.sqrt(x * x + y * y + z * z)
-    sine = math.sin(angle) / angle if angle > 1e-8 else 1.0
-    rest = (1 - math.cos(angle)) / angle**2 if angle > 1e-8 else 0.5
-    out[0, 0] = 1 - rest * (y * y + z * z)
-    out[0, 1] = rest * x * y - sine * z
-    out[0, 2] = rest * x * z + sine * y
-    out[1, 0] = rest * x * y + sine * z
-    out[1, 1] = 1 - rest * (x * x + z * z)
-    out[1, 2] = rest * y * z - sine * x
-    out[2, 0] = rest * x * z - sine * y
-    out[2, 1] = rest * y * z + sine * x
-    out[2, 2] = 1 - rest * (x * x + y * y)
+    scale = 1 / angle if angle > 0 else 0.0
+    axis_turn((x * scale, y * scale, z * scale), math.cos(angle), math.sin(angle), out)

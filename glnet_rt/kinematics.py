@@ -144,9 +144,9 @@ def _descend(
         if length < TINY_M:
             direction = axis
         _swing(axis, direction, swing)
-        _turn(axis, twist[joint - 1, 0], twist[joint - 1, 1], turn)
-        _matmul(swing, turn, rotmats[joint])
-        _matmul(to_camera, rotmats[joint], world[joint])
+        axis_turn(axis, twist[joint - 1, 0], twist[joint - 1, 1], turn)
+        matmul(swing, turn, rotmats[joint])
+        matmul(to_camera, rotmats[joint], world[joint])
 
 
 @_jit
@@ -231,7 +231,7 @@ def _rotation_between(w: Vector, cos: float, out: Array) -> None:
 
 
 @_jit
-def _turn(axis: Vector, cos: float, sin: float, out: Array) -> None:
+def axis_turn(axis: Vector, cos: float, sin: float, out: Array) -> None:
     """Rotation about a unit axis by the angle of (cos, sin); (0, 0) turns nothing."""
     cos, sin = _unit_turn(cos, sin)
     for i in range(3):
@@ -267,7 +267,7 @@ def _best_rotation(rest: Array, points: Array, out: Array) -> None:
             for j in range(3):
                 s[i, j] += a[i] * b[j]
     if total < TINY_M * TINY_M:
-        _turn(UP, 1.0, 0.0, out)
+        axis_turn(UP, 1.0, 0.0, out)
         return
     n = np.empty((4, 4))
     _horn_matrix(s, n)
@@ -327,7 +327,7 @@ def _add_skew(v: Vector, factor: float, out: Array) -> None:
 
 
 @_jit
-def _matmul(a: Array, b: Array, out: Array) -> None:
+def matmul(a: Array, b: Array, out: Array) -> None:
     for i in range(3):
         for j in range(3):
             out[i, j] = a[i, 0] * b[0, j] + a[i, 1] * b[1, j] + a[i, 2] * b[2, j]

@@ -347,3 +347,13 @@ def test_a_kinematic_fit_brings_joints_to_their_keypoints(
         seen = np.stack([project(p.joints[None], p.K[None])[0] for p in people])
         off.append(np.linalg.norm(seen - np.stack([p.keypoints_px[:24] for p in people]), axis=-1))
     assert off[1].mean() < 0.4 * off[0].mean()
+
+
+def test_a_fit_without_expected_errors_is_refused(
+    body: BodyModel, rng: np.random.Generator
+) -> None:
+    plain = spec_of("direct")
+    scene = make_scene(body, rng, 2, spec=plain)
+    fitting = dataclasses.replace(plain, fit_prior_rad=0.2)
+    with pytest.raises(ContractError, match="how far off keypoints"):
+        Decoder(body, fitting)(scene.output, scene.crops, IMAGE_SIZE)

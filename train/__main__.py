@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import json
 import os
@@ -19,6 +18,7 @@ from train.ablate import (
     TABLES,
     AblationSettings,
     markdown,
+    results_in,
     rows_of,
     runs_of,
     train_all,
@@ -30,6 +30,7 @@ from train.data.shards import SyntheticShards
 from train.evaluate import Report, evaluate
 from train.matching import MatchingConfig
 from train.model.glnet import CLASS_VARIANTS, preset
+from train.tables import markdown_table, read_rows
 from train.trainer import Trainer
 
 LOSS_WEIGHTS = (
@@ -133,8 +134,9 @@ def ablate(arguments: argparse.Namespace) -> None:
         settings = dataclasses.replace(settings, backbone=None)
     runs = runs_of(arguments.tables, arguments.seeds, settings)
     train_all(runs, arguments.workers)
+    found = results_in(settings.out)
     for table in arguments.tables:
-        print(f"\n{markdown(table, rows_of(table, runs))}")
+        print(f"\n{markdown(table, rows_of(table, found))}")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -199,10 +201,7 @@ def evaluate_weights(arguments: argparse.Namespace) -> None:
     if arguments.json:
         values = {"weights": info, "flip_test": arguments.flip, **as_json(report, people)}
         if arguments.curve:
-            with arguments.curve.open() as file:
-                values["curve"] = [
-                    {k: float(v) for k, v in r.items()} for r in csv.DictReader(file)
-                ]
+            values["curve"] = read_rows(arguments.curve)
         arguments.json.write_text(json.dumps(values, indent=1) + "\n")
 
 
@@ -211,14 +210,12 @@ def table(report: Report) -> str:
     columns = {"GLNet": report.glnet, "global head only": report.global_only,
                "mean pose": report.mean_pose}  # fmt: skip
     names = list(report.glnet.mean())
-    lines = ["| " + " | ".join([f"{report.count} people", *names]) + " |"]
-    lines.append("|" + "---|" * (len(names) + 1))
-    for title, errors in columns.items():
-        if errors is not None:
-            means = errors.mean()
-            cells = [f"{means[n]:.3g}" if n in means else "" for n in names]
-            lines.append("| " + " | ".join([title, *cells]) + " |")
-    return "\n".join(lines)
+    rows = [
+        [title, *(f"{means[n]:.3g}" if n in means else "" for n in names)]
+        for title, errors in columns.items()
+        if errors is not None and (means := errors.mean())
+    ]
+    return markdown_table([f"{report.count} people", *names], rows)
 
 
 def as_json(report: Report, people: SyntheticShards) -> dict[str, Any]:

@@ -23,13 +23,13 @@ import torch
 from glnet_rt.body_model import BodyModel
 from glnet_rt.errors import ArtifactError
 from train.config import FitConfig
-from train.data.augment import AugmentConfig
 from train.losses import LossConfig
 from train.model.glnet import GLNetConfig, preset
+from train.tables import markdown_table
 from train.trainer import Trainer
 
 FIGURES = ("pa_mpjpe_mm", "mpjpe_mm", "pve_mm", "body_2d_percent")
-BUDGET_FILE = "budget.json"
+BUDGET_FILE, RESULT_FILE = "budget.json", "result.json"
 # Settings that have to be the same for rows to be compared.
 SHARED = (
     "images", "batch_size", "learning_rate", "input_size", "people",
@@ -184,7 +184,7 @@ class Run:
     @property
     def result(self) -> dict[str, Any] | None:
         """Its figures, or None while it is not through."""
-        path = self.folder / "result.json"
+        path = self.folder / RESULT_FILE
         return json.loads(path.read_text()) if path.exists() else None
 
     def network(self, body: BodyModel) -> GLNetConfig:
@@ -218,7 +218,6 @@ class Run:
             evaluate_every=settings.images,
             checkpoint_every=5_000,
             evaluate_count=settings.people,
-            augment=AugmentConfig(),
             loss=dataclasses.replace(loss, matching=matching, **variant.loss),
         )
 
@@ -231,18 +230,15 @@ class Run:
             self.recipe(), self.network(body), self.folder, settings.data, settings.heldout, body,
             backbone=settings.backbone,
         )  # fmt: skip
-        trainer.fit()
-        report = trainer.last_report or trainer.evaluate()
-        summary = report.summary()
+        summary = (trainer.fit() or trainer.evaluate()).summary()
         prefix = "global_" if VARIANTS[self.name].is_baseline else ""
         result = {
             "variant": self.name,
             "seed": self.seed,
-            "images": settings.images,
             **{name: summary.get(prefix + name) for name in FIGURES},
             "mean_pose_pa_mpjpe_mm": summary["mean_pose_pa_mpjpe_mm"],
         }
-        (self.folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+        (self.folder / RESULT_FILE).write_text(json.dumps(result, indent=1) + "\n")
         return result
 
 
@@ -252,12 +248,10 @@ def runs_of(tables: Sequence[int], seeds: Sequence[int], settings: AblationSetti
     return [Run(name, seed, settings) for seed in seeds for name in names]
 
 
-def runs_found(out: Path) -> list[Run]:
-    """The runs below a folder that are through, in the order of their seeds."""
-    settings = AblationSettings(Path(), Path(), Path(), None, out)
-    parts = [path.parent.name.rsplit("-", 1) for path in out.glob("*/result.json")]
-    runs = [Run(name, int(seed), settings) for name, seed in parts]
-    return sorted(runs, key=lambda run: run.seed)
+def results_in(out: Path) -> list[dict[str, Any]]:
+    """Figures of all runs below a folder that are through, in the order of their seeds."""
+    results = [json.loads(path.read_text()) for path in out.glob(f"*/{RESULT_FILE}")]
+    return sorted(results, key=lambda result: int(result["seed"]))
 
 
 def train_all(runs: Sequence[Run], workers: int = 1) -> None:
@@ -281,11 +275,11 @@ def say(result: Mapping[str, Any]) -> None:
     print(f"{result['variant']} seed {result['seed']}: {result['pa_mpjpe_mm']:.1f} mm", flush=True)
 
 
-def rows_of(table: int, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row per variant: mean and standard deviation over the seeds that are through."""
+def rows_of(table: int, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row per variant: mean and standard deviation over the seeds among the results found."""
     rows = []
     for name in TABLES[table][1]:
-        results = [r for run in runs if run.name == name and (r := run.result) is not None]
+        results = [result for result in found if result["variant"] == name]
         row: dict[str, Any] = {
             "variant": name,
             "title": VARIANTS[name].title,
@@ -304,18 +298,16 @@ def rows_of(table: int, runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def markdown(table: int, rows: Sequence[Mapping[str, Any]]) -> str:
     """A table beside the paper's figures; ours in mm, mean ± standard deviation over the seeds."""
-    lines = [
-        f"**Table {table}**, {TABLES[table][0]}",
-        "",
-        "| | seeds | PA-MPJPE | MPJPE | PVE | 2D, % of the box | paper, 3DPW: PA-MPJPE | MPJPE |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["", "seeds", "PA-MPJPE", "MPJPE", "PVE", "2D, % of the box",
+               "paper, 3DPW: PA-MPJPE", "MPJPE"]  # fmt: skip
+    cells = []
     for row in rows:
-        cells = [spread_of(row, figure) for figure in FIGURES]
         paper = [row["paper_3dpw_pa_mpjpe_mm"], row["paper_3dpw_mpjpe_mm"]]
-        cells += ["" if value is None else f"{value}" for value in paper]
-        lines.append("| " + " | ".join([row["title"], str(len(row["seeds"])), *cells]) + " |")
-    return "\n".join(lines)
+        cells.append([
+            row["title"], str(len(row["seeds"])), *(spread_of(row, figure) for figure in FIGURES),
+            *("" if value is None else f"{value}" for value in paper),
+        ])  # fmt: skip
+    return f"**Table {table}**, {TABLES[table][0]}\n\n{markdown_table(columns, cells)}"
 
 
 def spread_of(row: Mapping[str, Any], figure: str) -> str:

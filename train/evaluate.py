@@ -8,7 +8,8 @@ inside the crop, in percent of the longer side of the person's box.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from train.metrics import keypoint_error, mpjpe_mm, pa_mpjpe_mm, pck, pve_mm
 from train.model.glnet import GLNet
 
 PCK_THRESHOLDS = (0.05, 0.1, 0.2)
+Arrays = TypeVar("Arrays")
 
 
 @dataclass(frozen=True)
@@ -138,16 +140,16 @@ def evaluate(
         if model.global_head.baseline is not None:
             coarse.append(decode_global(model, batch, body))
     model.train(training)
-    truth = concatenate_truth(truths)
+    truth = joined(truths)
     box = 1.0 / model.config.spec.box_scale
     focal = model.config.spec.focal
     bodies, uv = (
-        concatenate_bodies([r[0] for r in refined]),
+        joined([r[0] for r in refined]),
         np.concatenate([r[1] for r in refined]),
     )
     report = Report(
         glnet=errors(bodies, truth, box, focal, uv),
-        global_only=errors(concatenate_bodies(coarse), truth, box, focal) if coarse else None,
+        global_only=errors(joined(coarse), truth, box, focal) if coarse else None,
         mean_pose=errors(mean_bodies(truth, body, focal), truth, box, focal),
         kind=people.labels["kind"][list(indices)],
         held_out={name: who[list(indices)] for name, who in people.held_out().items()},
@@ -285,14 +287,11 @@ def errors(
     )
 
 
-def concatenate_bodies(parts: Sequence[BodyArrays]) -> BodyArrays:
-    names = BodyArrays.__dataclass_fields__
-    return BodyArrays(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
+def joined(parts: Sequence[Arrays]) -> Arrays:
+    """Dataclasses of arrays [B, ...], and of such dataclasses, as one of all people."""
+    return type(parts[0])(**{f.name: _joined_field(parts, f.name) for f in fields(parts[0])})  # type: ignore[arg-type]
 
 
-def concatenate_truth(parts: Sequence[Truth]) -> Truth:
-    return Truth(
-        concatenate_bodies([p.bodies for p in parts]),
-        np.concatenate([p.uv for p in parts]),
-        np.concatenate([p.inside for p in parts]),
-    )
+def _joined_field(parts: Sequence[Any], name: str) -> Any:
+    values = [getattr(part, name) for part in parts]
+    return joined(values) if is_dataclass(values[0]) else np.concatenate(values)

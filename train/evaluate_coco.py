@@ -21,7 +21,7 @@ from glnet_rt.skeleton import COCO_17, COCO_FROM_KEYPOINTS, SMPL_JOINTS
 from train.data.check import pictures_of
 from train.data.real.coco import FETCH, read_coco
 from train.data.real.record import SEEN, UNKNOWN, Record
-from train.evaluate import PCK_THRESHOLDS
+from train.evaluate import PCK_THRESHOLDS, joined
 from train.metrics import pck
 from train.model.glnet import GLNet
 from train.protocols import coco_oks
@@ -145,12 +145,6 @@ def answers_of(people: Sequence[Record], persons: Sequence[Person]) -> Answers:
         side_px=np.max(sizes, axis=1),
         image_id=np.array([p.tags["image_id"] for p in people]),
     )
-
-
-def joined(parts: Sequence[Answers]) -> Answers:
-    """People of several splits as one set."""
-    names = Answers.__dataclass_fields__
-    return Answers(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
 
 
 def figures(annotations: Sequence[Path], answers: Sequence[Answers]) -> Figures:

@@ -9,6 +9,8 @@ import argparse
 import csv
 from pathlib import Path
 
+from train.tables import read_rows
+
 SERIES = {
     "PA-MPJPE, mm": {
         "GLNet": "pa_mpjpe_mm",
@@ -43,9 +45,7 @@ def joined(files: list[Path]) -> list[dict[str, float]]:
     """Rows of all phases with their `phase`, from 1; `images` counts through, as runs write it."""
     rows: list[dict[str, float]] = []
     for phase, path in enumerate(files, start=1):
-        with path.open() as file:
-            values = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-        rows += [{**row, "phase": phase} for row in values]
+        rows += [{**row, "phase": phase} for row in read_rows(path)]
     return rows
 
 

@@ -141,14 +141,17 @@ class Trainer:
         self.order = Order(config.seed)
         self.seen = 0
         self.steps = 0
-        self.last_report: Report | None = None
         run.mkdir(parents=True, exist_ok=True)
         if (run / "state.pt").exists():
             self.resume()
 
-    def fit(self) -> None:
-        """Train until `config.images`, logging, evaluating and checkpointing on the way."""
-        config = self.config
+    def fit(self) -> Report | None:
+        """Train until `config.images`, logging, evaluating and checkpointing on the way.
+
+        Returns:
+            the last evaluation: none on other ranks than 0, nor where nothing was left to train.
+        """
+        config, report = self.config, None
         sums: dict[str, float] = defaultdict(float)
         started, logged = time.perf_counter(), self.seen
         per_step = config.batch_size * self.world
@@ -164,9 +167,10 @@ class Trainer:
                 sums.clear()
                 started, logged = time.perf_counter(), self.seen
             if crossed(before, self.seen, config.evaluate_every) or self.seen >= config.images:
-                self.last_report = self.evaluate() if self.rank == 0 else None
+                report = self.evaluate() if self.rank == 0 else None
             if crossed(before, self.seen, config.checkpoint_every) or self.seen >= config.images:
                 self.checkpoint()
+        return report
 
     def step(self) -> dict[str, float]:
         """One optimisation step; returns the weighted loss terms."""

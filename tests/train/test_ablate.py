@@ -17,8 +17,8 @@ from train.ablate import (
     AblationSettings,
     Run,
     markdown,
+    results_in,
     rows_of,
-    runs_found,
     runs_of,
     train_all,
 )
@@ -77,7 +77,7 @@ def test_runs_are_kept_and_not_repeated(
     assert all(r is not None and r["pa_mpjpe_mm"] > 0 for r in found)
     train_all(runs)
     assert capsys.readouterr().out == ""
-    rows = {row["variant"]: row for row in rows_of(2, runs)}
+    rows = {row["variant"]: row for row in rows_of(2, results_in(settings.out))}
     both = [r["pa_mpjpe_mm"] for r in found if r is not None and r["variant"] == "encoding"]
     assert rows["encoding"]["pa_mpjpe_mm_mean"] == pytest.approx(sum(both) / 2)
     assert rows["encoding"]["pa_mpjpe_mm_sd"] == pytest.approx(abs(both[0] - both[1]) / 2**0.5)
@@ -92,7 +92,7 @@ def test_a_run_of_another_budget_is_not_taken_for_this_one(settings: AblationSet
     more = dataclasses.replace(settings, images=12)
     with pytest.raises(ArtifactError, match="another budget"):
         train_all([Run("both", 1, more)])
-    assert [run.seed for run in runs_found(settings.out)] == [0]
+    assert [result["seed"] for result in results_in(settings.out)] == [0]
 
 
 def test_the_command_line_prints_the_table(

@@ -23,7 +23,8 @@ from train.data.real.hybrik import read_hybrik_3dhp, read_hybrik_3dpw, read_hybr
 from train.data.real.mpi3dhp import FETCH as FETCH_3DHP
 from train.data.real.mpi3dhp import read_3dhp_test, read_3dhp_train
 from train.data.real.mppe import FETCH as FETCH_3DMPPE
-from train.data.real.mppe import read_3dmppe
+from train.data.real.mppe import STEM as MPPE_STEM
+from train.data.real.mppe import read_3dmppe, stems_of
 from train.data.real.record import UNKNOWN, Record
 from train.data.real.spin import FETCH as FETCH_SPIN
 from train.data.real.spin import read_spin
@@ -35,14 +36,13 @@ KNOWN_SETS = f"""\
   3DPW         sequenceFiles/ and imageFiles/: {FETCH_3DPW}
   MPI-INF-3DHP S1/Seq1/annot.mat, mpi_inf_3dhp_test_set/: {FETCH_3DHP}
   Human3.6M    S1/MyPoseFeatures/*/*.cdf, metadata.xml: {FETCH_H36M}
-  3DMPPE style annotations/Human36M_subject1_data.json: {FETCH_3DMPPE}
+  3DMPPE style annotations/{MPPE_STEM}1_data.json: {FETCH_3DMPPE}
   EMDB         P0/*/P0_*_data.pkl: {FETCH_EMDB}
   BEDLAM       *.npz with pose_cam and gtkps: {FETCH_BEDLAM}
   AGORA        the same: {FETCH_AGORA}
   SPIN style   *.npz: {FETCH_SPIN}
   HybrIK style *.json of Human3.6M, MPI-INF-3DHP, 3DPW: {FETCH_HYBRIK}
   synthetic    shard-*/meta.json: python -m train.synthetic --out FOLDER --count 20000"""
-MPPE_FILE = "Human36M_subject{}_data.json"
 PICKLE_HEAD = 4096  # bytes, within which a pickle names the class it is of
 PICTURES_LOOKED_FOR = 1000  # file systems answer slowly for a million
 
@@ -122,7 +122,7 @@ def folder_sets(path: Path) -> Iterator[tuple[str, Path, Callable[[], list[Recor
     for split, subjects in SUBJECTS.items():
         if any((path / f"S{s}/MyPoseFeatures").is_dir() for s in subjects):
             yield f"Human3.6M {split}", path, partial(read_h36m, path, split)
-        if any((path / f"annotations/{MPPE_FILE.format(s)}").exists() for s in subjects):
+        if stems_of(path, split):
             yield f"Human3.6M {split}, 3DMPPE style", path, partial(read_3dmppe, path, split)
     if next(path.glob("P*/*/*_data.pkl"), None):
         yield "EMDB", path, partial(read_emdb, path)
@@ -132,7 +132,7 @@ def file_kind(file: Path) -> tuple[str, Callable[[Path, Path], list[Record]] | N
     """Which data set a file belongs to, by what it holds."""
     if file.suffix == ".npz":
         return npz_kind(file)
-    if file.suffix == ".json" and not file.name.startswith("Human36M_subject"):
+    if file.suffix == ".json" and not file.name.startswith(MPPE_STEM):
         return json_kind(file)
     if file.suffix == ".pkl" and is_dataframe(file):
         return "AGORA", read_agora

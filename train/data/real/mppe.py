@@ -19,6 +19,7 @@ from train.data.real.orders import H36M_LEFT_FIRST, H36M_RIGHT_FIRST
 from train.data.real.record import Record, intrinsics, project, xyxy_from_xywh
 
 FETCH = "get the annotation files that https://github.com/mks0601/3DMPPE_POSENET_RELEASE links to"
+STEM = "Human36M_subject"
 # Protocols count the left leg first.
 LEFT_FIRST = [H36M_RIGHT_FIRST.names.index(name) for name in H36M_LEFT_FIRST.names]
 
@@ -34,16 +35,21 @@ def read_3dmppe(root: Path, split: str, *, every: int = 5) -> list[Record]:
     Raises:
         SourceError: nothing is there, or a file is another one.
     """
-    stems = [root / f"annotations/Human36M_subject{subject}" for subject in SUBJECTS[split]]
-    stems = [stem for stem in stems if Path(f"{stem}_data.json").exists()]
+    stems = stems_of(root, split)
     if not stems:
         raise nothing_found(
             f"file of Human3.6M's {split} subjects",
             root,
-            f"annotations/Human36M_subject{SUBJECTS[split][0]}_data.json",
+            f"annotations/{STEM}{SUBJECTS[split][0]}_data.json",
             FETCH,
         )
     return [record for stem in stems for record in _subject(stem, root / "images", every)]
+
+
+def stems_of(root: Path, split: str) -> list[Path]:
+    """What the paths of each subject's three files begin with, for those that are there."""
+    stems = [root / f"annotations/{STEM}{subject}" for subject in SUBJECTS[split]]
+    return [stem for stem in stems if Path(f"{stem}_data.json").exists()]
 
 
 def _subject(stem: Path, images: Path, every: int) -> list[Record]:
