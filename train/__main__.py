@@ -29,7 +29,7 @@ from train.data.check import check, found_table
 from train.data.shards import SyntheticShards
 from train.evaluate import Report, evaluate
 from train.matching import MatchingConfig
-from train.model.glnet import CLASS_VARIANTS, preset
+from train.model.config import CLASS_VARIANTS, preset
 from train.tables import markdown_table, read_rows
 from train.trainer import Trainer
 

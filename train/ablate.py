@@ -24,7 +24,7 @@ from glnet_rt.body_model import BodyModel
 from glnet_rt.errors import ArtifactError
 from train.config import FitConfig
 from train.losses import LossConfig
-from train.model.glnet import GLNetConfig, preset
+from train.model.config import GLNetConfig, preset
 from train.tables import markdown_table
 from train.trainer import Trainer
 

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 from glnet_rt.errors import ArtifactError
 from glnet_rt.spec import NetSpec
-from train.model.glnet import GLNet, GLNetConfig
+from train.model.config import GLNetConfig
+from train.model.glnet import GLNet
 from train.model.hrnet import HRNetConfig
 
 

@@ -11,15 +11,9 @@ from torch import Tensor
 from glnet_rt.skeleton import NUM_JOINTS, NUM_KEYPOINTS, SMPL_PARENTS
 from train.data.sample import Batch
 from train.matching import MatchingConfig, center_pixels, match
-from train.model.glnet import (
-    JOINT_SPREAD_M,
-    KEYPOINT_SPREAD,
-    DenseOutput,
-    normalise_twist,
-    pixel_grid,
-    take,
-)
+from train.model.glnet import DenseOutput, normalise_twist
 from train.model.kinematics import forward_kinematics, rot6d_to_rotmat
+from train.model.pixel_head import JOINT_SPREAD_M, KEYPOINT_SPREAD, pixel_grid, take
 
 # Front and back are 20 cm apart, hands 1.6 m: scaled, each coordinate counts about the same.
 SURFACE_SCALE = (1.0, 1.0, 4.0, 2.0)

@@ -33,7 +33,8 @@ from train.data.sample import Batch
 from train.data.shards import SyntheticShards
 from train.evaluate import Report, evaluate
 from train.losses import glnet_loss
-from train.model.glnet import GLNet, GLNetConfig
+from train.model.config import GLNetConfig
+from train.model.glnet import GLNet
 from train.optimizer import make_optimizers
 
 

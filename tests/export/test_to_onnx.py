@@ -25,7 +25,8 @@ from glnet_rt.errors import ContractError
 from glnet_rt.probe import Probe
 from glnet_rt.spec import NetSpec
 from train.checkpoint import save_weights
-from train.model.glnet import GLNet, preset
+from train.model.config import preset
+from train.model.glnet import GLNet
 from train.model.hrnet import HRNET_PRESETS
 
 BODY = Path(__file__).resolve().parents[2] / "glnet_rt/assets/body.npz"

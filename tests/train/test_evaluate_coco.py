@@ -28,7 +28,8 @@ from train.evaluate_coco import (
     pck_figures,
     read_splits,
 )
-from train.model.glnet import GLNet, preset
+from train.model.config import preset
+from train.model.glnet import GLNet
 from train.recover import FLIPS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,8 @@ import torch
 
 from glnet_rt.errors import ArtifactError
 from train.checkpoint import transfer
-from train.model.glnet import BranchFusion, GLNet, GLNetConfig, normalise_twist, preset
+from train.model.config import GLNetConfig, preset
+from train.model.glnet import BranchFusion, GLNet, normalise_twist
 
 
 def small(**fields: object) -> GLNetConfig:
@@ -274,3 +275,5 @@ def test_without_local_encoding_part_points_stay_on_the_pixel() -> None:
 def test_unknown_variant_is_refused() -> None:
     with pytest.raises(ValueError, match="class_variant"):
         GLNet(small(class_variant="guess"))
+    with pytest.raises(ValueError, match="refined"):
+        GLNet(small(refined=("rotation", "guess")))

@@ -25,7 +25,8 @@ from train.losses import (
     tempered,
 )
 from train.matching import MatchingConfig
-from train.model.glnet import GLNet, preset
+from train.model.config import preset
+from train.model.glnet import GLNet
 from train.model.kinematics import forward_kinematics
 
 REST = torch.randn(24, 3, generator=torch.Generator().manual_seed(9))

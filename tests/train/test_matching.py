@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from train.matching import MatchingConfig, center_pixels, match, matching_cost
-from train.model.glnet import pixel_grid
+from train.model.pixel_head import pixel_grid
 
 linear_sum_assignment = pytest.importorskip("scipy.optimize").linear_sum_assignment
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from train.model.glnet import GLNet, preset
+from train.model.config import preset
+from train.model.glnet import GLNet
 from train.optimizer import UPDATE_RMS, Muon, make_optimizers, orthogonalise, share_out
 
 

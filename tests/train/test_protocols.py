@@ -17,7 +17,8 @@ from train.data.augment import flipped
 from train.data.real.coco import read_coco
 from train.data.sample import Sample
 from train.evaluate import mirror_outputs, predict
-from train.model.glnet import GLNet, preset
+from train.model.config import preset
+from train.model.glnet import GLNet
 from train.protocols import coco_oks, h36m_14_errors, mpi_3dhp
 from train.recover import recover
 

@@ -25,7 +25,7 @@ from train.checkpoint import load_weights
 from train.config import FitConfig
 from train.data.shards import SyntheticShards
 from train.evaluate import evaluate
-from train.model.glnet import preset
+from train.model.config import preset
 from train.trainer import Order, Trainer
 
 QUICK = FitConfig(
