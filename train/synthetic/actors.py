@@ -8,15 +8,18 @@ import numpy as np
 
 from glnet_rt.body_model import BodyModel
 from glnet_rt.contracts import Array
+from glnet_rt.skeleton import NUM_JOINTS
 from train.synthetic.appearance import Outfit, sample_outfit
 from train.synthetic.people import Person, Wardrobe
-from train.synthetic.poses import Pose, sample_pose
+from train.synthetic.poses import FAMILY_NAMES, Pose, sample_pose
+from train.synthetic.things import Stance, Thing, build_things, plan_things, strap_for
 from train.synthetic.view import bounds, sample_yaw
 
 Rng = np.random.Generator
 
 NUM_BETAS = 10
-_BETA_LIMIT = 2.5
+_BETA_LIMIT = 3.0
+_UNUSUAL_SHARE = 0.2  # of people, whose first betas are level up to the limit
 _BYSTANDERS_SHARES = (0.78, 0.13, 0.06, 0.03)  # of pictures with 0, 1, 2, 3 of them
 _IN_FRONT_SHARE = 0.2
 _NEAREST_M = 0.6
@@ -31,7 +34,8 @@ class Actor:
         betas: [10] float32. rest: [1, 29, 3] float32, m.
         rotmats: [24, 3, 3] float32 local rotations, index 0 camera-from-body.
         keypoints: [36, 3] float32, camera orientation, relative to the pelvis, m.
-        outfit, person: the clothes, and the dressed mesh in the frame of `keypoints`.
+        outfit: the clothes. things: indices into `THING_NAMES`.
+        person: the dressed mesh in the frame of `keypoints`.
     """
 
     pose: Pose
@@ -40,6 +44,7 @@ class Actor:
     rotmats: Array
     keypoints: Array
     outfit: Outfit
+    things: tuple[int, ...]
     person: Person
 
 
@@ -53,6 +58,14 @@ class Bystander:
     in_front: bool
 
 
+def sample_betas(rng: Rng) -> Array:
+    """[10] float32: a normal draw, cut; some people lie anywhere in the range of the first four."""
+    betas = rng.standard_normal(NUM_BETAS)
+    if rng.random() < _UNUSUAL_SHARE:
+        betas[:4] = rng.uniform(-0.85, 0.85, 4) * _BETA_LIMIT
+    return np.clip(betas, -_BETA_LIMIT, _BETA_LIMIT).astype(np.float32)
+
+
 class Casting:
     """Draws actors of one split who share a body model."""
 
@@ -62,18 +75,35 @@ class Casting:
 
     def draw(self, rng: Rng, tilt: Array) -> Actor:
         """A random person seen by a camera with `tilt` [3, 3], camera from world."""
-        outfit = sample_outfit(rng, self.wardrobe.landmarks, self.split)
-        betas = np.clip(rng.standard_normal(NUM_BETAS), -_BETA_LIMIT, _BETA_LIMIT)
-        betas = betas.astype(np.float32)
+        betas = sample_betas(rng)
         rest = self.body.rest_skeleton(betas[None])
         pose = sample_pose(rng, rest[0], self.split)
         rotmats = pose.rotmats
         rotmats[0] = tilt @ sample_yaw(rng) @ rotmats[0]
         rotmats = rotmats.astype(np.float32)
+        wanted = plan_things(rng, self.split, FAMILY_NAMES[pose.kind])
+        outfit = sample_outfit(rng, self.wardrobe.landmarks, self.split, strap_for(wanted))
         output = self.body(betas[None], rotmats[None])
         keypoints = self.body.keypoints(output)[0] - output.joints[0, 0]
-        person = self.wardrobe.dress(output, betas, rotmats, outfit)
-        return Actor(pose, betas, rest, rotmats, keypoints, outfit, person)
+        maps = self.wardrobe.joint_maps(betas, rotmats)
+        things: list[Thing] = []
+        if wanted:
+            joints = output.joints[0, :NUM_JOINTS] - output.joints[0, 0]
+            up = tilt[:, 1]
+            lowest = float(((output.vertices[0] - output.joints[0, 0]) @ up).min())
+            stance = Stance(maps, rest[0, :NUM_JOINTS], joints.astype(np.float64), up, lowest)
+            things = build_things(rng, wanted, stance)
+        person = self.wardrobe.dress(output, betas, maps, outfit, things)
+        return Actor(
+            pose,
+            betas,
+            rest,
+            rotmats,
+            keypoints,
+            outfit,
+            tuple(thing.kind for thing in things),
+            person,
+        )
 
     def bystanders(
         self, rng: Rng, tilt: Array, root: Array, floor: float, focal: float

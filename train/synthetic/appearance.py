@@ -10,6 +10,7 @@ import numpy as np
 from glnet_rt.contracts import Array
 from glnet_rt.skeleton import INDEX
 from train.synthetic import materials as m
+from train.synthetic.accessories import HAIR_STYLES
 from train.synthetic.materials import NUM_MATERIALS, Cuts
 from train.synthetic.noise import HELD_OUT_PATTERNS, PATTERN_NAMES
 from train.synthetic.shading import Cloth, Lights
@@ -28,7 +29,9 @@ class Outfit:
         cloth: colours, patterns, folds and gloss per material.
         thickness: [M] float32, m, how far each material stands off the skin.
         skirt, long_hair: whether those extra meshes are worn.
-        skirt_length: 0..1 of the skirt mesh.
+        skirt_length: 0..1 of the skirt mesh. coat_length: likewise; 0: no coat.
+        hair_end: rest height, m, below which long hair is cut.
+        accessory: one of `ACCESSORY_NAMES`, or empty.
     """
 
     cuts: Cuts
@@ -37,6 +40,14 @@ class Outfit:
     skirt: bool
     long_hair: bool
     skirt_length: float
+    coat_length: float
+    hair_end: float
+    accessory: str
+
+    @property
+    def hangs_free(self) -> bool:
+        """Whether a skirt or the tails of a coat surround the legs."""
+        return self.skirt or self.coat_length > 0
 
 
 @dataclass(frozen=True)
@@ -56,36 +67,76 @@ class Landmarks:
         return point
 
 
-def sample_outfit(rng: Rng, marks: Landmarks, split: str) -> Outfit:
-    """Draw a whole appearance; `HELD_OUT_PATTERNS` appear in the held-out split alone."""
-    skirt = rng.random() < 0.14
-    hat = rng.random() < 0.10
-    long_hair = not hat and rng.random() < 0.33
-    cuts = _sample_cuts(rng, marks, skirt, hat, long_hair)
+def sample_outfit(rng: Rng, marks: Landmarks, split: str, strap: int = m.NO_STRAP) -> Outfit:
+    """Draw a whole appearance; `HELD_OUT_PATTERNS` appear in the held-out split alone.
+
+    Args:
+        strap: which bag's strap lies over the clothes, see `materials`.
+    """
+    skirt = rng.random() < 0.15
+    head = _HEADS[rng.choice(len(_HEADS), p=_HEAD_SHARES)]
+    cuts = _sample_cuts(rng, marks, skirt, head, strap)
     cloth = _sample_cloth(rng, split)
     if skirt and rng.random() < 0.5:  # a dress: the skirt goes on with the shirt
-        for table in cloth:
-            table[m.SKIRT] = table[m.SHIRT]
+        _copy_cloth(cloth, m.SHIRT, m.SKIRT)
+    _copy_cloth(cloth, m.JACKET if cuts.jacket > 0.5 else m.SHIRT, m.HOOD)
+    coat = cuts.jacket > 0.5 and not skirt and rng.random() < 0.35
+    coat_length = float(rng.uniform(0.4, 0.95)) if coat else 0.0
+    hair_end = float(rng.uniform(0.17, 0.56))
+    thickness = _sample_thickness(rng, cuts, head)
+    return Outfit(
+        cuts, cloth, thickness, skirt, head == "long", float(rng.uniform(0.35, 1.0)), coat_length,
+        hair_end, _accessory_of(rng, head),
+    )  # fmt: skip
+
+
+def _copy_cloth(cloth: Cloth, source: int, target: int) -> None:
+    for table in cloth:
+        table[target] = table[source]
+
+
+def _accessory_of(rng: Rng, head: str) -> str:
+    if head == "cap":
+        return "peak" if rng.random() < 0.85 else "peak_behind"
+    if head == "brimmed":
+        return "brim" if rng.random() < 0.6 else "wide_brim"
+    if head == "tied":
+        return HAIR_STYLES[rng.integers(len(HAIR_STYLES))]
+    return ""
+
+
+def _sample_thickness(rng: Rng, cuts: Cuts, head: str) -> Array:
+    """[M] float32, m."""
     thickness = np.zeros(NUM_MATERIALS, np.float32)
     thickness[m.SHIRT] = 0.003 + rng.gamma(1.4, 0.006)
     thickness[m.JACKET] = thickness[m.SHIRT] + 0.006 + rng.gamma(1.5, 0.006)
     thickness[m.TROUSERS] = 0.003 + rng.gamma(1.3, 0.006)
     thickness[m.BELT] = thickness[m.TROUSERS] + 0.003
     thickness[m.SHOES] = thickness[m.SOLE] = rng.uniform(0.008, 0.016)
-    thickness[m.SOCKS], thickness[m.GLOVES] = 0.003, 0.004
-    thickness[m.HAIR] = rng.uniform(0.004, 0.028)
-    thickness[m.HAT] = rng.uniform(0.010, 0.028)
+    thickness[m.SOCKS], thickness[m.GLOVES] = 0.003, 0.004 + 0.008 * rng.random()
+    thickness[m.HAIR] = rng.uniform(0.03, 0.07) if head == "big" else rng.uniform(0.004, 0.028)
+    thickness[m.HAT] = rng.uniform(0.022, 0.04) if head == "helmet" else rng.uniform(0.010, 0.028)
+    thickness[m.HOOD] = rng.uniform(0.012, 0.032)
+    thickness[m.STRAP] = max(thickness[m.SHIRT], thickness[m.JACKET] * cuts.jacket) + 0.004
     thickness[m.BEARD] = 0.002 + 0.006 * cuts.beard
     thickness[m.LIP] = 0.001
-    return Outfit(cuts, cloth, thickness, skirt, long_hair, float(rng.uniform(0.35, 1.0)))
+    return thickness
 
 
-def _sample_cuts(rng: Rng, marks: Landmarks, skirt: bool, hat: bool, long_hair: bool) -> Cuts:
+_HEADS = ("short", "long", "tied", "big", "beanie", "cap", "brimmed", "helmet", "hood")
+_HEAD_SHARES = (0.46, 0.20, 0.09, 0.03, 0.04, 0.08, 0.03, 0.04, 0.03)
+_HATS = ("beanie", "cap", "brimmed", "helmet")
+
+
+def _sample_cuts(rng: Rng, marks: Landmarks, skirt: bool, head: str, strap: int) -> Cuts:
     shoulder, wrist = marks.at("left_shoulder"), marks.at("left_wrist")
     hip, ankle = marks.at("left_hip"), marks.at("left_ankle")
     eye, ear, nose = marks.at("left_eye"), marks.at("left_ear"), marks.at("nose")
     neck = marks.at("neck")
     arm = wrist[0] - shoulder[0]
+    hat, long_hair = head in _HATS, head in ("long", "tied")
+    helmet = head == "helmet"
+    loose = rng.random() < 0.3
     jacket = rng.random() < 0.28
     bare_top = not jacket and rng.random() < 0.05
     sleeve = (-0.05, 0.18, 0.40, 0.62, 0.97)[rng.choice(5, p=(0.12, 0.16, 0.28, 0.08, 0.36))]
@@ -110,12 +161,20 @@ def _sample_cuts(rng: Rng, marks: Landmarks, skirt: bool, hat: bool, long_hair: 
         belt=0.012 if rng.random() < 0.3 else -1.0,
         shoe_y=-_NOWHERE if barefoot else ankle[1] + shoe_height,
         sock_y=ankle[1] + rng.choice((-0.1, 0.02, 0.06, 0.2, 0.33), p=(0.3, 0.2, 0.25, 0.1, 0.15)),
-        glove_x=wrist[0] - 0.03 if rng.random() < 0.04 else _NOWHERE,
+        glove_x=wrist[0] - 0.03 if rng.random() < 0.06 else _NOWHERE,
         hairline=_NOWHERE if not long_hair and rng.random() < 0.07 else rng.normal(0.0, 0.01),
         hair_slope=rng.normal(0.75, 0.1) if not long_hair else rng.normal(1.1, 0.1),
         hat=float(hat),
+        hat_low=-0.01 if helmet else 0.042,
+        hat_slope=0.5 if helmet else 0.12,
+        hood=rng.uniform(0.072, 0.09) if head == "hood" else 0.0,
+        strap=float(strap),
+        strap_x=(0.105 if strap == m.TWO_STRAPS else 0.1) * rng.choice((-1, 1)),
+        trouser_flare=rng.uniform(0.01, 0.055) if loose and not boots else 0.0,
+        sleeve_flare=rng.uniform(0.0, 0.03) if loose else 0.0,
+        hem_flare=rng.uniform(0.0, 0.035) if loose else 0.0,
         beard=rng.uniform(0.3, 1.0) if beard else 0.0,
-        glasses=float(rng.choice(3, p=(0.84, 0.10, 0.06))),
+        glasses=float(rng.choice(3, p=(0.82, 0.09, 0.09))),
         open_mouth=max(0.0, rng.normal(0, 0.5)),
         head_y=neck[1] + 0.01,
         shoulder_x=shoulder[0],
@@ -145,6 +204,15 @@ def _sample_cloth(rng: Rng, split: str) -> Cloth:
             pattern[k] = 0
     gloss[m.SHOES], fold[m.SHOES], fold[m.BELT] = rng.uniform(0, 0.6), 0.1, 0.0
     color[m.SOLE] = rng.choice((0.02, 0.25, 0.85))
+    for k in (m.THING, m.TRIM, m.METAL, m.STRAP):
+        color[k, 0], color[k, 1] = cloth_color(rng), cloth_color(rng)
+        gloss[k] = rng.uniform(0.0, 0.5)
+    color[m.STRAP] = color[m.TRIM]
+    if rng.random() < 0.6:
+        color[m.METAL] = rng.uniform(0.05, 0.8) + rng.normal(0, 0.02, 3)
+    if rng.random() < 0.3:
+        pattern[m.THING] = rng.choice(len(PATTERN_NAMES), p=weights)
+        fold[m.THING] = 0.2
     _color_head(rng, color, gloss)
     frequency = rng.uniform(6, 34, NUM_MATERIALS).astype(np.float32)
     seed = rng.integers(1 << 16, size=NUM_MATERIALS).astype(np.int32)

@@ -18,8 +18,9 @@ from glnet_rt.errors import SourceError
 from train.synthetic.anatomy import JOINT, X, Y, clip_to_limits, turn
 from train.synthetic.appearance import Outfit, sample_lights, sample_outfit
 from train.synthetic.background import Stage, sample_room
+from train.synthetic.limbs import gait, place_wrist
 from train.synthetic.people import Person, Wardrobe
-from train.synthetic.poses import Pose, gait, place_wrist
+from train.synthetic.poses import Pose
 from train.synthetic.render import Canvas
 from train.synthetic.scenery import paint_room
 from train.synthetic.shading import Lens
@@ -106,7 +107,7 @@ def _animate(
         rotmats[0] = camera @ rotmats[0]
         rotmats = rotmats.astype(np.float32)
         output = body(betas[None], rotmats[None])
-        people.append(wardrobe.dress(output, betas, rotmats, outfit))
+        people.append(wardrobe.dress(output, betas, wardrobe.joint_maps(betas, rotmats), outfit))
         relative = (output.joints[0] - output.joints[0, 0]) @ camera  # world axes
         feet.append(relative[[JOINT["left_ankle"], JOINT["right_ankle"]]])
         heights.append(-float((people[-1].vertices @ camera[:, 1]).min()))

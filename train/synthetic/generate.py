@@ -21,7 +21,7 @@ from train.synthetic.effects import develop
 from train.synthetic.noise import HELD_OUT_PATTERNS, PATTERN_NAMES
 from train.synthetic.occluders import Occluder, paint_occluders, sample_occluders
 from train.synthetic.poses import FAMILY_NAMES
-from train.synthetic.render import Canvas, Layer, hidden_behind, seen_keypoints
+from train.synthetic.render import Canvas, Layer, hidden_behind, hidden_by_things, seen_keypoints
 from train.synthetic.shading import Lens, Lights
 from train.synthetic.view import Picture, Placement, place, sample_tilt
 
@@ -29,7 +29,7 @@ Rng = np.random.Generator
 
 SPLITS = ("train", "heldout")
 FLAG_NAMES = (
-    "truncated", "occluded", "grey", "skirt", "held_out_pattern", "shadow", "bystanders",
+    "truncated", "occluded", "grey", "skirt", "held_out_pattern", "shadow", "bystanders", "thing",
 )  # fmt: skip
 OUTSIDE, HIDDEN, SEEN = 0, 1, 2
 _ATTEMPTS = 50
@@ -67,8 +67,8 @@ class _Scene:
     actor: Actor
     tilt: Array
     placement: Placement
-    vertices: Array  # the actor's, camera frame, m
-    xy: Array  # the same, image coordinates
+    vertices: Array  # the actor's and those of things, camera frame, m
+    xy: Array  # the actor's own, image coordinates
     inside: Array  # which of them lie within the image
     occluders: list[Occluder]
     bystanders: list[Bystander]
@@ -136,8 +136,9 @@ class Generator:
         """Draw people, camera, occluders and light; None where the image misses the person."""
         tilt = sample_tilt(rng)
         actor = self.casting.draw(rng, tilt)
-        placement = place(rng, actor.person.vertices, actor.keypoints)
-        xy = placement.project(actor.person.vertices)
+        own = actor.person.own_vertices
+        placement = place(rng, own, actor.keypoints)
+        xy = placement.project(own)
         inside = placement.inside(xy)
         if inside.mean() < _LEAST_INSIDE:
             return None
@@ -160,7 +161,8 @@ class Generator:
             return picture
         for one in scene.front:
             layer = self._draw_bystander(one, scene, picture)
-            seen &= ~hidden_behind(picture.uv(scene.xy), scene.vertices[:, 2], layer.zbuffer)
+            depth = scene.vertices[: len(scene.xy), 2]
+            seen &= ~hidden_behind(picture.uv(scene.xy), depth, layer.zbuffer)
         return Picture.around(scene.xy[seen]) if seen.mean() > _LEAST_INSIDE else None
 
     def _draw_bystander(self, one: Bystander, scene: _Scene, picture: Picture) -> Layer:
@@ -180,7 +182,7 @@ class Generator:
         )
         border = _border(scene.placement, picture)
         in_image = _inside_border(border, self.size)
-        mask = (layer.alpha >= 0.5) & in_image
+        mask = (layer.own >= 0.5) & in_image
         visible = self._visibility(scene, picture, layer)
         seat = scene.placement.translation if _seated_to_camera(actor) else None
         stage = Stage(lens, border, scene.tilt[:, 1], scene.vertices, scene.lights, shadow, seat)
@@ -195,8 +197,9 @@ class Generator:
         image[~in_image] = 0
         flags = _flags(
             scene.inside.mean() < 0.99,
-            bool(scene.occluders or scene.front), grey, actor.outfit.skirt,
+            bool(scene.occluders or scene.front), grey, actor.outfit.hangs_free,
             _wears_held_out(actor.outfit.cloth.pattern), scene.shadow > 0, bool(scene.bystanders),
+            bool(actor.things),
         )  # fmt: skip
         return self._label(scene, picture, image, mask, visible, background, flags)
 
@@ -222,7 +225,8 @@ class Generator:
         xy = placement.project(keypoints)
         uv = picture.uv(xy)
         depth = keypoints[:, 2] + placement.translation[2]
-        seen = seen_keypoints(uv, depth, layer.zbuffer) & ~_covered(scene.occluders, xy)
+        seen = seen_keypoints(uv, depth, layer.zbuffer) & ~hidden_by_things(uv, depth, layer)
+        seen &= ~_covered(scene.occluders, xy)
         inside = placement.inside(xy) & (np.abs(uv) <= 0.5).all(1)
         return np.where(inside, np.where(seen, SEEN, HIDDEN), OUTSIDE).astype(np.uint8)
 

@@ -6,6 +6,7 @@ and need no texture coordinates. `Cuts` are the dimensions of one outfit on one 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numba as nb
@@ -14,11 +15,14 @@ from train.synthetic.noise import value_noise
 
 MATERIAL_NAMES = (
     "skin", "shirt", "trousers", "shoes", "hair", "jacket", "socks", "belt", "hat", "gloves",
-    "skirt", "eye_white", "iris", "lip", "brow", "glasses", "sole", "beard",
+    "skirt", "eye_white", "iris", "lip", "brow", "glasses", "sole", "beard", "hood", "strap",
+    "thing", "trim", "metal",
 )  # fmt: skip
 NUM_MATERIALS = len(MATERIAL_NAMES)
 (SKIN, SHIRT, TROUSERS, SHOES, HAIR, JACKET, SOCKS, BELT, HAT, GLOVES, SKIRT, EYE_WHITE, IRIS, LIP,
- BROW, GLASSES, SOLE, BEARD) = range(NUM_MATERIALS)  # fmt: skip
+ BROW, GLASSES, SOLE, BEARD, HOOD, STRAP, THING, TRIM, METAL) = range(NUM_MATERIALS)  # fmt: skip
+FIRST_THING = THING  # from here on, what is no part of the person: bags, balls, chairs
+NO_STRAP, TWO_STRAPS, SLANTED_STRAP = range(3)
 
 _JIT = {"cache": True, "nogil": True, "fastmath": {"contract", "arcp", "nsz"}}
 
@@ -47,6 +51,14 @@ class Cuts(NamedTuple):
     hairline: float  # height over the eyes at which hair starts above the ear
     hair_slope: float  # how much higher it starts per metre towards the face
     hat: float  # 1 where a hat covers the hair
+    hat_low: float  # height over the eyes at which it ends above the ear
+    hat_slope: float  # how much higher it ends per metre towards the face
+    hood: float  # half-height of its face opening, m; 0: none
+    strap: float  # `NO_STRAP`, `TWO_STRAPS` of a backpack, or `SLANTED_STRAP`
+    strap_x: float  # where it crosses the chest (side of the straps), m
+    trouser_flare: float  # how far trousers stand off at the ankle, m
+    sleeve_flare: float  # and sleeves at the wrist
+    hem_flare: float  # and shirt and jacket at the hip
     beard: float  # 0..1
     glasses: float  # 0 none, 1 frames, 2 dark
     open_mouth: float  # 0..1, height of the lips
@@ -70,6 +82,8 @@ def material_at(x: float, y: float, z: float, cuts: Cuts) -> int:
         return _head(ax, x, y, z, cuts)
     if ax > cuts.glove_x:
         return GLOVES
+    if cuts.strap > 0.5 and ax < 0.2 and y > -0.02 and _on_strap(x, ax, y, z, cuts):
+        return STRAP
     if cuts.jacket > 0.5 and y > cuts.jacket_hem_y and ax < cuts.jacket_sleeve_x:
         front_gap = z > 0.0 and ax < cuts.jacket_open
         if not front_gap and y < cuts.neck_y + 0.015 + _towards_shoulder(ax):
@@ -90,6 +104,15 @@ def material_at(x: float, y: float, z: float, cuts: Cuts) -> int:
 
 
 @nb.njit(**_JIT)
+def _on_strap(x: float, ax: float, y: float, z: float, cuts: Cuts) -> bool:
+    """Over both shoulders and down the chest, or from one shoulder to the other hip."""
+    if cuts.strap < 1.5:
+        return abs(ax - abs(cuts.strap_x)) < 0.021 and y > 0.26 and z > -0.05
+    along = x * math.copysign(1.0, cuts.strap_x) - abs(cuts.strap_x)
+    return abs(along - 0.55 * (y - 0.48)) < 0.02
+
+
+@nb.njit(**_JIT)
 def _below_neckline(ax: float, y: float, z: float, cuts: Cuts) -> bool:
     edge = cuts.neck_y + _towards_shoulder(ax)
     if z < 0.0:
@@ -107,7 +130,11 @@ def _towards_shoulder(ax: float) -> float:
 @nb.njit(**_JIT)
 def _head(ax: float, x: float, y: float, z: float, cuts: Cuts) -> int:
     up, forward = y - cuts.eye_y, z - cuts.ear_z
-    if cuts.hat > 0.5 and up > 0.042 + 0.12 * forward:
+    if cuts.hood > 0.0:
+        opening = (ax / (0.75 * cuts.hood)) ** 2 + ((y - cuts.nose_y - 0.01) / cuts.hood) ** 2
+        if opening > 1.0 or forward < 0.02:
+            return HOOD
+    if cuts.hat > 0.5 and up > cuts.hat_low + cuts.hat_slope * forward:
         return HAT
     ragged = 0.012 * (value_noise(x * 70, y * 70, z * 70, cuts.seed) - 0.5)
     if up + ragged > cuts.hairline + cuts.hair_slope * forward and y > cuts.head_y + 0.03:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from glnet_rt.body_model import BodyModel, BodyOutput, forward_kinematics
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ArtifactError
 from glnet_rt.out.raster import vertex_normals
-from glnet_rt.skeleton import NUM_JOINTS
+from glnet_rt.skeleton import NUM_JOINTS, SMPL_JOINTS
+from train.synthetic.accessories import ACCESSORY_NAMES, accessory
 from train.synthetic.appearance import Landmarks, Outfit
-from train.synthetic.materials import HAIR, SKIRT, Cuts, material_at
+from train.synthetic.materials import HAIR, JACKET, SHIRT, SKIRT, TROUSERS, Cuts, material_at
 from train.synthetic.noise import value_noise
 from train.synthetic.shading import Mesh
+from train.synthetic.things import Thing
 from train.synthetic.view import bounds
 
 GARMENTS_PATH = Path(__file__).parent / "garments.npz"
@@ -30,12 +33,19 @@ class Person:
 
     Attributes:
         vertices: [V, 3] float32, camera orientation, relative to the pelvis, m. The body's own come
-            first, then those of the extra meshes that are worn.
+            first, then those of the extra meshes that are worn, then those of things.
         mesh: what the shading needs; `faces` are drawn from both sides where cloth is thin.
+        own: how many of the vertices are body and clothes.
     """
 
     vertices: Array
     mesh: Mesh
+    own: int
+
+    @property
+    def own_vertices(self) -> Array:
+        """`vertices` without those of things."""
+        return self.vertices[: self.own]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +73,32 @@ class _Extra:
             material,
         )
 
+    @classmethod
+    def on_head(cls, body: BodyModel, name: str) -> _Extra:
+        """An accessory that goes where the nearest point of the mean head goes."""
+        template, faces, material = accessory(name)
+        away = template[:, None] - body.v_template[None]
+        nearest = (away * away).sum(-1).argmin(1)
+        joints = np.full((len(template), 1), SMPL_JOINTS.index("head"))
+        return cls(
+            template, np.ascontiguousarray(body.shapedirs[nearest]), joints,
+            np.ones((len(template), 1), np.float32), faces, material,
+        )  # fmt: skip
+
     def cut_below(self, height: float) -> _Extra:
         """The same garment with a hem at rest height `height`, m."""
         kept = (self.template[self.faces, 1] > height).any(1)
         template = self.template.copy()
         template[:, 1] = np.maximum(template[:, 1], height)
         return replace(self, template=template, faces=np.ascontiguousarray(self.faces[kept]))
+
+    def as_coat(self, height: float, gap: float) -> _Extra:
+        """The skirt as the lower part of a coat: wider, open in front by half-width `gap`, m."""
+        long = self.cut_below(height)
+        middle = long.template[long.faces].mean(1)
+        front = (np.abs(middle[:, 0]) < gap) & (middle[:, 2] > 0)
+        wide = long.template * np.array([1.08, 1.0, 1.14], np.float32)
+        return replace(long, template=wide, faces=long.faces[~front], material=JACKET)
 
     def posed(self, betas: Array, maps: Array) -> Array:
         """[V, 3] float32 for betas [10] and joint maps [24, 3, 4]."""
@@ -96,12 +126,20 @@ class Wardrobe:
             arrays = {key: archive[key] for key in archive.files}
         self._skirt = _Extra.load(arrays, "skirt", SKIRT)
         self._hair = _Extra.load(arrays, "hair", HAIR)
+        self._accessories = {name: _Extra.on_head(body, name) for name in ACCESSORY_NAMES}
         rest_pose = np.broadcast_to(np.eye(3, dtype=np.float32), (1, NUM_JOINTS, 3, 3))
         rest = body(np.zeros((1, 0), np.float32), np.ascontiguousarray(rest_pose))
         self.landmarks = Landmarks.from_keypoints(body.keypoints(rest)[0])
 
-    def dress(self, output: BodyOutput, betas: Array, rotmats: Array, outfit: Outfit) -> Person:
-        """Clothe one posed body (`output` of batch 1, betas [10], rotmats [24, 3, 3])."""
+    def dress(
+        self, output: BodyOutput, betas: Array, maps: Array, outfit: Outfit,
+        things: Sequence[Thing] = (),
+    ) -> Person:  # fmt: skip
+        """Clothe one posed body and give it its things.
+
+        Args:
+            output: of batch 1. betas: [10]. maps: [24, 3, 4] from `joint_maps`.
+        """
         skin = output.vertices[0] - output.joints[0, 0]
         rest = self.body.v_template
         dressed = np.empty_like(skin)
@@ -113,25 +151,29 @@ class Wardrobe:
             outfit.thickness,
             dressed,
         )
-        extras = self._worn(outfit)
-        if not extras:
-            layer = np.full(len(self.body.faces), -1, np.int8)
-            normals = vertex_normals(dressed, self.body.faces)
-            return Person(dressed, Mesh(self.body.faces, layer, normals, rest))
-        maps = self._joint_maps(betas, rotmats)
-        posed = [extra.posed(betas, maps) for extra in extras]
-        return _join(dressed, self.body.faces, rest, extras, posed)
+        parts = _Parts(dressed, self.body.faces, rest)
+        for extra in self._worn(outfit):
+            parts.add_thin(extra.posed(betas, maps), extra.faces, extra.template, extra.material)
+        own = parts.count
+        for thing in things:
+            parts.add_solid(thing)
+        return parts.person(own)
 
     def _worn(self, outfit: Outfit) -> list[_Extra]:
         worn = []
+        low, high = bounds(self._skirt.template)
         if outfit.skirt:
-            low, high = bounds(self._skirt.template)
             worn.append(self._skirt.cut_below(high[1] - outfit.skirt_length * (high[1] - low[1])))
+        if outfit.coat_length > 0:
+            hem = high[1] - outfit.coat_length * (high[1] - low[1])
+            worn.append(self._skirt.as_coat(hem, outfit.cuts.jacket_open))
         if outfit.long_hair:
-            worn.append(self._hair)
+            worn.append(self._hair.cut_below(outfit.hair_end))
+        if outfit.accessory:
+            worn.append(self._accessories[outfit.accessory])
         return worn
 
-    def _joint_maps(self, betas: Array, rotmats: Array) -> Array:
+    def joint_maps(self, betas: Array, rotmats: Array) -> Array:
         """[24, 3, 4] float32: shaped rest point -> root-relative posed point, per joint."""
         rest = self.body.rest_skeleton(betas[None])[:, :NUM_JOINTS]
         world, joints = forward_kinematics(rotmats[None], rest)
@@ -141,25 +183,45 @@ class Wardrobe:
         return maps
 
 
-def _join(
-    dressed: Array, faces: Array, rest: Array, extras: list[_Extra], posed: list[Array]
-) -> Person:
-    """One mesh of the body and thin two-sided extras."""
-    all_vertices, all_rest, one_sided, drawn = [dressed], [rest], [faces], [faces]
-    layers = [np.full(len(faces), -1, np.int8)]
-    first = len(dressed)
-    for extra, vertices in zip(extras, posed, strict=True):
-        shifted = extra.faces + np.int32(first)
-        one_sided.append(shifted)
-        drawn += [shifted, shifted[:, ::-1]]
-        layers.append(np.full(2 * len(shifted), extra.material, np.int8))
-        all_vertices.append(vertices)
-        all_rest.append(extra.template)
-        first += len(vertices)
-    vertices = np.concatenate(all_vertices)
-    normals = vertex_normals(vertices, np.concatenate(one_sided))
-    mesh = Mesh(np.concatenate(drawn), np.concatenate(layers), normals, np.concatenate(all_rest))
-    return Person(vertices, mesh)
+class _Parts:
+    """Meshes on their way to become one."""
+
+    def __init__(self, vertices: Array, faces: Array, rest: Array) -> None:
+        self.vertices, self.rest = [vertices], [rest]
+        self.outer, self.drawn = [faces], [faces]  # for normals, and with the backs of thin cloth
+        self.layers = [np.full(len(faces), -1, np.int8)]
+        self.count = len(vertices)
+
+    def add_thin(self, vertices: Array, faces: Array, rest: Array, material: int) -> None:
+        """A garment that is seen from both sides."""
+        shifted = self._add(vertices, faces, rest)
+        self.drawn += [shifted, shifted[:, ::-1]]
+        self.layers.append(np.full(2 * len(shifted), material, np.int8))
+
+    def add_solid(self, thing: Thing) -> None:
+        """A closed thing, textured in its own frame."""
+        self.drawn.append(self._add(thing.posed, thing.solid.faces, thing.solid.vertices))
+        self.layers.append(thing.solid.material)
+
+    def _add(self, vertices: Array, faces: Array, rest: Array) -> Array:
+        shifted = faces + np.int32(self.count)
+        self.vertices.append(vertices)
+        self.rest.append(rest)
+        self.outer.append(shifted)
+        self.count += len(vertices)
+        return shifted
+
+    def person(self, own: int) -> Person:
+        """All of it; the first `own` vertices are the person's."""
+        if len(self.vertices) == 1:
+            vertices, outer, drawn = self.vertices[0], self.outer[0], self.drawn[0]
+            layers, rest = self.layers[0], self.rest[0]
+        else:
+            vertices, outer = np.concatenate(self.vertices), np.concatenate(self.outer)
+            drawn, layers = np.concatenate(self.drawn), np.concatenate(self.layers)
+            rest = np.concatenate(self.rest)
+        normals = vertex_normals(vertices, outer)
+        return Person(vertices, Mesh(drawn, layers, normals, rest), own)
 
 
 @nb.njit(cache=True, nogil=True)
@@ -169,14 +231,29 @@ def _stand_off(
     """Push each vertex [V, 3] out along its normal by its material's thickness [M], unevenly."""
     for v in range(skin.shape[0]):
         x, y, z = rest[v, 0], rest[v, 1], rest[v, 2]
-        away = thickness[material_at(x, y, z, cuts)]
+        material = material_at(x, y, z, cuts)
+        away = thickness[material]
         if away > 0.0:
+            away += _flare(material, x, y, cuts)
             away *= 0.6 + 0.8 * value_noise(x * 14, y * 9, z * 14, cuts.seed)
             if y > cuts.eye_y - 0.33:  # cloth rests on the shoulders
                 beside = (abs(x) - cuts.shoulder_x) / 0.10
                 away *= 1.0 - 0.75 * math.exp(-beside * beside)
         for k in range(3):
             out[v, k] = skin[v, k] + away * normals[v, k]
+
+
+@nb.njit(cache=True, nogil=True)
+def _flare(material: int, x: float, y: float, cuts: Cuts) -> float:
+    """What loose cloth stands off besides its thickness, m: the more, the nearer to its end."""
+    if material == TROUSERS:
+        return cuts.trouser_flare * min(1.0, max(0.0, -y / 0.75)) ** 1.3
+    if material != SHIRT and material != JACKET:
+        return 0.0
+    beside = abs(x) - cuts.shoulder_x
+    if beside > 0.0:
+        return cuts.sleeve_flare * min(1.0, beside / 0.45)
+    return cuts.hem_flare * min(1.0, max(0.0, (0.35 - y) / 0.35))
 
 
 @nb.njit(cache=True, nogil=True)

@@ -13,23 +13,30 @@ from dataclasses import dataclass
 import numba as nb
 import numpy as np
 
-from glnet_rt.body_model import forward_kinematics
 from glnet_rt.contracts import Array
-from train.synthetic.anatomy import (
-    JOINT,
-    X,
-    Y,
-    Z,
-    angles_to_rotmats,
-    arm_angles_for,
-    clip_to_limits,
-    turn,
+from train.synthetic import actions
+from train.synthetic.anatomy import JOINT, X, Y, Z, angles_to_rotmats, clip_to_limits, turn
+from train.synthetic.limbs import (
+    GESTURES,
+    HEAD,
+    NECK,
+    SIDES,
+    bell,
+    draw_arms,
+    draw_hands,
+    draw_trunk,
+    flat_feet,
+    free_arm,
+    gait,
+    gesture,
+    place_noisily,
+    posed_joints,
+    relaxed_arm,
+    side_joint,
+    standing_legs,
 )
 
 Rng = np.random.Generator
-SPINE = (JOINT["spine1"], JOINT["spine2"], JOINT["spine3"])
-NECK, HEAD = JOINT["neck"], JOINT["head"]
-SIDES = ("left", "right")
 _ATTEMPTS = 10  # a draft with a limb inside the body is drawn again this often
 
 
@@ -55,207 +62,22 @@ class Pose:
         return rotmats
 
 
-def _j(side: str, joint: str) -> int:
-    return JOINT[f"{side}_{joint}"]
-
-
-def _bell(rng: Rng, mean: float, sd: float, low: float, high: float) -> float:
-    """A normal draw, clipped."""
-    return float(min(max(rng.normal(mean, sd), low), high))
-
-
-# Wrist positions of the left arm relative to its shoulder, in arm lengths (upper arm + forearm),
-# body axes, with the direction of the elbow.
-_WRIST_TARGETS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
-    "hip": ((0.15, -0.72, 0.04), (1.0, 0.0, -0.5)),
-    "pocket": ((0.13, -0.90, 0.14), (0.5, 0.0, -1.0)),
-    "belly": ((-0.24, -0.50, 0.52), (0.6, -1.0, -0.3)),
-    "clasp_low": ((-0.20, -0.74, 0.46), (0.7, 0.0, -0.7)),
-    "crossed": ((-0.44, -0.38, 0.50), (0.7, -1.0, 0.2)),
-    "chest": ((-0.25, -0.12, 0.44), (0.9, -1.0, 0.0)),
-    "chin": ((-0.24, 0.03, 0.44), (0.5, -1.0, 0.1)),
-    "ear": ((-0.02, 0.26, 0.24), (0.8, -1.0, 0.3)),
-    "head_top": ((-0.08, 0.62, 0.12), (1.0, 0.2, 0.3)),
-    "behind_head": ((-0.06, 0.42, -0.10), (1.0, 0.4, 0.5)),
-    "behind_back": ((-0.10, -0.82, -0.34), (0.8, 0.0, -1.0)),
-    "wave": ((0.42, 0.50, 0.22), (1.0, -1.0, -0.2)),
-    "present": ((0.30, -0.34, 0.62), (0.5, -1.0, -0.2)),
-    "forward": ((-0.06, -0.02, 0.97), (0.6, -0.8, 0.0)),
-    "sideways": ((0.95, 0.02, 0.12), (0.0, -0.6, -0.8)),
-    "overhead": ((0.10, 0.93, 0.08), (1.0, 0.0, 0.3)),
-    "high_side": ((0.60, 0.72, 0.08), (0.6, 0.0, -0.6)),
-    "knee": ((0.02, -0.66, 0.66), (0.8, 0.0, -0.6)),
-}
-_GESTURES = tuple(_WRIST_TARGETS)
-
-
-def place_wrist(
-    angles: Array,
-    side: str,
-    target: Array,
-    pole: Array,
-    rest: Array,
-    collar_noise: tuple[float, float] = (0.0, 0.0),
-) -> None:
-    """Set collar, shoulder and elbow so that the wrist is at a point, in place.
-
-    Args:
-        angles: [24, 3] degrees.
-        target: [3] wrist relative to the shoulder in arm lengths, as if it were a left arm.
-        pole: [3] direction of the elbow, likewise.
-        rest: [24, 3] rest joints, m.
-        collar_noise: degrees added to the collar's protraction and elevation.
-    """
-    shoulder, elbow, wrist = (rest[_j("left", n)] for n in ("shoulder", "elbow", "wrist"))
-    upper, fore = float(np.linalg.norm(elbow - shoulder)), float(np.linalg.norm(wrist - elbow))
-    reach = target * (upper + fore)
-    protraction, elevation = _collar_for(reach / max(float(np.linalg.norm(reach)), 1e-6))
-    protraction += collar_noise[0]
-    elevation += collar_noise[1]
-    angles[_j(side, "collar"), :2] = protraction, elevation
-    collar = turn(Y, -protraction) @ turn(Z, elevation)
-    solved = arm_angles_for(collar.T @ reach, collar.T @ pole, upper, fore)
-    angles[_j(side, "shoulder")] = solved[:3]
-    angles[_j(side, "elbow"), 0] = solved[3]
-
-
-def _place_noisily(
-    rng: Rng, angles: Array, side: str, target: Array, pole: Array, rest: Array
-) -> None:
-    collar_noise = (float(rng.normal(0, 3)), float(rng.normal(0, 3)))
-    place_wrist(angles, side, target, pole, rest, collar_noise)
-
-
-def _collar_for(direction: Array) -> tuple[float, float]:
-    """Protraction and elevation, degrees, of a collar whose arm points along a unit `direction`."""
-    elevation = 32.0 * max(float(direction[1]), 0.0) ** 0.8 - 3.0 * max(-float(direction[1]), 0.0)
-    return 12.0 * float(direction[2]) - 4.0 * max(float(direction[0]), 0.0), elevation
-
-
-def _hang(rng: Rng, angles: Array, side: str) -> None:
-    """A relaxed arm beside the body."""
-    angles[_j(side, "collar"), :2] = rng.normal(0, 3), rng.normal(-1, 3)
-    angles[_j(side, "shoulder")] = rng.normal(2, 9), abs(rng.normal(9, 7)) + 3, rng.normal(0, 18)
-    angles[_j(side, "elbow"), 0] = abs(rng.normal(14, 12))
-
-
-def _gesture(rng: Rng, angles: Array, side: str, name: str, rest: Array, spread: float) -> None:
-    target, pole = (np.array(v) for v in _WRIST_TARGETS[name])
-    target = target + rng.normal(0, spread, 3)
-    _place_noisily(rng, angles, side, target, pole + rng.normal(0, 0.25, 3), rest)
-
-
-def _free_arm(rng: Rng, angles: Array, side: str, rest: Array) -> None:
-    """The hand anywhere in reach, rather in front than behind and rather out than across."""
-    direction = rng.normal(0, 1, 3) + np.array([0.35, -0.1, 0.55])
-    target = direction / np.linalg.norm(direction) * rng.uniform(0.45, 0.99)
-    pole = np.array([0.8, -0.8, -0.4]) + rng.normal(0, 0.5, 3)
-    _place_noisily(rng, angles, side, target, pole, rest)
-
-
-def _arms(rng: Rng, angles: Array, rest: Array, hang: float, both: float) -> None:
-    """Fill both arms: hanging with probability `hang`, else gestures, alike with `both`."""
-    symmetric = rng.random() < both
-    name = _GESTURES[rng.integers(len(_GESTURES))]
-    for side in SIDES:
-        choice = rng.random()
-        if symmetric and choice < 0.9:
-            _gesture(rng, angles, side, name, rest, 0.05)
-        elif rng.random() < hang:
-            _hang(rng, angles, side)
-        elif choice < 0.55:
-            other = _GESTURES[rng.integers(len(_GESTURES))]
-            _gesture(rng, angles, side, other, rest, 0.08)
-        else:
-            _free_arm(rng, angles, side, rest)
-
-
-def _hands(rng: Rng, angles: Array) -> None:
-    """Forearm turn, wrist and finger curl: independent of everything else."""
-    for side in SIDES:
-        angles[_j(side, "elbow"), 1] = rng.normal(0, 28)
-        angles[_j(side, "wrist"), :2] = rng.normal(4, 15), rng.normal(4, 9)
-        angles[_j(side, "hand"), :2] = abs(rng.normal(14, 13)), 0.0
-
-
-def _trunk(rng: Rng, angles: Array, flexion: float, spread: float = 1.0) -> None:
-    """Spread a whole-spine flexion (degrees), bend and twist over three joints; turn the head."""
-    twist, bend = rng.normal(0, 9 * spread), rng.normal(0, 6 * spread)
-    for joint, share in zip(SPINE, (0.4, 0.35, 0.25), strict=True):
-        angles[joint] = twist * share, flexion * share, bend * share
-    look, nod, tilt = rng.normal(0, 20), rng.normal(2, 13), rng.normal(0, 8)
-    angles[NECK] = 0.5 * look, 0.5 * nod, 0.5 * tilt
-    angles[HEAD] = 0.5 * look, 0.5 * nod, 0.5 * tilt
-
-
-def _flat_feet(rng: Rng, angles: Array, lean: float) -> None:
-    """Turn the ankles so that the soles are level, as far as they reach."""
-    for side in SIDES:
-        pitch = lean - angles[_j(side, "hip"), 0] + angles[_j(side, "knee"), 0]
-        angles[_j(side, "ankle")] = -pitch + rng.normal(0, 4), rng.normal(4, 6), rng.normal(0, 3)
-        angles[_j(side, "foot"), 0] = 0.0
-
-
-def _standing_legs(rng: Rng, angles: Array) -> None:
-    stance = abs(rng.normal(4, 6))
-    for side in SIDES:
-        hip = _bell(rng, 3, 7, -18, 30)
-        angles[_j(side, "hip")] = hip, stance + rng.normal(0, 3), rng.normal(6, 8)
-        angles[_j(side, "knee"), 0] = max(0.0, hip) + abs(rng.normal(0, 6))
-    if rng.random() < 0.3:  # the weight on one leg
-        side = SIDES[rng.integers(2)]
-        bend = rng.uniform(10, 40)
-        angles[_j(side, "hip"), 0] += 0.6 * bend
-        angles[_j(side, "knee"), 0] += 1.1 * bend
-
-
 def _stand(rng: Rng, angles: Array, rest: Array) -> Array:
     lean = rng.normal(0, 3)
-    _trunk(rng, angles, rng.normal(4, 8))
-    _standing_legs(rng, angles)
-    _flat_feet(rng, angles, lean)
-    _arms(rng, angles, rest, hang=0.62, both=0.18)
+    draw_trunk(rng, angles, rng.normal(4, 8))
+    standing_legs(rng, angles)
+    flat_feet(rng, angles, lean)
+    draw_arms(rng, angles, rest, hang=0.62, both=0.18)
     return turn(X, lean) @ turn(Z, rng.normal(0, 2))
 
 
 def _gesturing(rng: Rng, angles: Array, rest: Array) -> Array:
     lean = rng.normal(1, 5)
-    _trunk(rng, angles, rng.normal(6, 11), 1.4)
-    _standing_legs(rng, angles)
-    _flat_feet(rng, angles, lean)
-    _arms(rng, angles, rest, hang=0.12, both=0.25)
+    draw_trunk(rng, angles, rng.normal(6, 11), 1.4)
+    standing_legs(rng, angles)
+    flat_feet(rng, angles, lean)
+    draw_arms(rng, angles, rest, hang=0.12, both=0.25)
     return turn(X, lean) @ turn(Z, rng.normal(0, 3))
-
-
-def gait(phase: float, stride: float, bounce: float) -> Array:
-    """One instant of a walk or run.
-
-    Args:
-        phase: radians; a whole cycle (two steps) is 2 pi.
-        stride: 1 for a walk, about 1.8 for a run.
-        bounce: 0 for a walk's straight arms and low knees, 1 for a run's.
-
-    Returns:
-        [24, 3] degrees, the same function of phase for both sides, half a cycle apart.
-    """
-    angles = np.zeros((len(JOINT), 3))
-    for side, offset in zip(SIDES, (0.0, np.pi), strict=True):
-        p = phase + offset
-        swing = max(0.0, float(np.sin(p + 1.9)))
-        hip = 6 + 24 * stride * np.sin(p)
-        knee = 6 + (52 + 28 * bounce) * swing**1.3 * min(stride, 1.5) + 12 * bounce
-        angles[_j(side, "hip")] = hip, 2.0, 4.0
-        angles[_j(side, "knee"), 0] = knee
-        angles[_j(side, "ankle"), 0] = 10 * stride * float(np.sin(p + 3.6))
-        angles[_j(side, "foot"), 0] = 20 * max(0.0, float(-np.sin(p + 0.4))) * min(stride, 1.0)
-        angles[_j(side, "shoulder")] = 4 - 22 * stride * np.sin(p), 9 + 4 * bounce, 6.0
-        angles[_j(side, "elbow"), 0] = 16 + 66 * bounce - 12 * np.sin(p)
-        angles[_j(side, "collar"), :2] = -4 * np.sin(p), 0.0
-    pelvis_turn = 5 * stride * float(np.sin(phase))
-    for joint, share in zip(SPINE, (0.4, 0.35, 0.25), strict=True):
-        angles[joint] = pelvis_turn * 1.6 * share, (4 + 8 * bounce) * share, 0.0
-    angles[NECK, 0] = -pelvis_turn * 0.4
-    return angles
 
 
 def _walk(rng: Rng, angles: Array, rest: Array) -> Array:
@@ -270,36 +92,36 @@ def _moving(rng: Rng, angles: Array, rest: Array, stride: float, bounce: float) 
     angles += gait(rng.uniform(0, 2 * np.pi), stride, bounce)
     angles += rng.normal(0, 3.5, angles.shape)
     if rng.random() < 0.25:  # carries, phones, waves
-        name = _GESTURES[rng.integers(len(_GESTURES))]
-        _gesture(rng, angles, SIDES[rng.integers(2)], name, rest, 0.06)
+        name = GESTURES[rng.integers(len(GESTURES))]
+        gesture(rng, angles, SIDES[rng.integers(2)], name, rest, 0.06)
     angles[NECK] += rng.normal(0, (10, 6, 4))
     angles[HEAD] += rng.normal(0, (10, 6, 4))
     return turn(X, 3 + 9 * bounce + rng.normal(0, 3))
 
 
 def _sit(rng: Rng, angles: Array, rest: Array) -> Array:
-    lean = _bell(rng, -4, 12, -28, 30)
-    _trunk(rng, angles, rng.normal(14, 12))
+    lean = bell(rng, -4, 12, -28, 30)
+    draw_trunk(rng, angles, rng.normal(14, 12))
     spread = rng.normal(9, 9)
-    hips = _bell(rng, 88 + lean, 11, 60, 120)
-    knees = _bell(rng, 86, 20, 15, 125)
+    hips = bell(rng, 88 + lean, 11, 60, 120)
+    knees = bell(rng, 86, 20, 15, 125)
     for side in SIDES:
-        angles[_j(side, "hip")] = (
+        angles[side_joint(side, "hip")] = (
             hips + rng.normal(0, 6),
             spread + rng.normal(0, 4),
             rng.normal(3, 9),
         )
-        angles[_j(side, "knee"), 0] = knees + rng.normal(0, 9)
+        angles[side_joint(side, "knee"), 0] = knees + rng.normal(0, 9)
     if rng.random() < 0.15:  # one leg over the other
         side = SIDES[rng.integers(2)]
-        angles[_j(side, "hip")] = hips + 17, -12.0, 12.0
-        angles[_j(side, "knee"), 0] = 95 + rng.normal(0, 8)
-    _flat_feet(rng, angles, lean)
+        angles[side_joint(side, "hip")] = hips + 17, -12.0, 12.0
+        angles[side_joint(side, "knee"), 0] = 95 + rng.normal(0, 8)
+    flat_feet(rng, angles, lean)
     if rng.random() < 0.35:
         for side in SIDES:
-            _gesture(rng, angles, side, "knee", rest, 0.07)
+            gesture(rng, angles, side, "knee", rest, 0.07)
     else:
-        _arms(rng, angles, rest, hang=0.15, both=0.3)
+        draw_arms(rng, angles, rest, hang=0.15, both=0.3)
     return turn(X, lean) @ turn(Z, rng.normal(0, 3))
 
 
@@ -309,72 +131,72 @@ def _crouch(rng: Rng, angles: Array, rest: Array) -> Array:
     spread = abs(rng.normal(12, 10))
     for side in SIDES:
         hip = 118 * depth + rng.normal(0, 6)
-        angles[_j(side, "hip")] = hip, spread + rng.normal(0, 3), rng.normal(10, 8)
-        angles[_j(side, "knee"), 0] = 132 * depth + rng.normal(0, 8)
+        angles[side_joint(side, "hip")] = hip, spread + rng.normal(0, 3), rng.normal(10, 8)
+        angles[side_joint(side, "knee"), 0] = 132 * depth + rng.normal(0, 8)
     if rng.random() < 0.25:  # kneeling on one knee
         side = SIDES[rng.integers(2)]
-        angles[_j(side, "hip"), 0] = rng.normal(5, 8)
-        angles[_j(side, "knee"), 0] = rng.normal(95, 10)
+        angles[side_joint(side, "hip"), 0] = rng.normal(5, 8)
+        angles[side_joint(side, "knee"), 0] = rng.normal(95, 10)
         lean *= 0.4
-    _trunk(rng, angles, rng.normal(18, 12))
-    _flat_feet(rng, angles, lean)
-    _arms(rng, angles, rest, hang=0.1, both=0.45)
+    draw_trunk(rng, angles, rng.normal(18, 12))
+    flat_feet(rng, angles, lean)
+    draw_arms(rng, angles, rest, hang=0.1, both=0.45)
     return turn(X, lean) @ turn(Z, rng.normal(0, 3))
 
 
 def _reach(rng: Rng, angles: Array, rest: Array) -> Array:
     lean = rng.normal(8, 10)
-    _trunk(rng, angles, rng.normal(10, 14), 1.6)
-    _standing_legs(rng, angles)
-    _flat_feet(rng, angles, lean)
+    draw_trunk(rng, angles, rng.normal(10, 14), 1.6)
+    standing_legs(rng, angles)
+    flat_feet(rng, angles, lean)
     for side in SIDES:
         if rng.random() < 0.75:
             direction = np.array(
                 [rng.normal(0.2, 0.45), rng.normal(0.25, 0.7), rng.normal(0.7, 0.5)]
             )
             target = direction / np.linalg.norm(direction) * rng.uniform(0.85, 1.0)
-            _place_noisily(rng, angles, side, target, np.array([0.7, -0.8, -0.2]), rest)
+            place_noisily(rng, angles, side, target, np.array([0.7, -0.8, -0.2]), rest)
         else:
-            _hang(rng, angles, side)
+            relaxed_arm(rng, angles, side)
     return turn(X, lean) @ turn(Z, rng.normal(0, 5))
 
 
 def _bend(rng: Rng, angles: Array, rest: Array) -> Array:
     lean = rng.uniform(15, 70)
-    _trunk(rng, angles, rng.uniform(15, 70))
+    draw_trunk(rng, angles, rng.uniform(15, 70))
     for side in SIDES:
         hip = lean + rng.normal(4, 8)
-        angles[_j(side, "hip")] = hip, abs(rng.normal(5, 6)), rng.normal(5, 7)
-        angles[_j(side, "knee"), 0] = abs(rng.normal(14, 16))
-        angles[_j(side, "hip"), 0] += 0.5 * angles[_j(side, "knee"), 0]
-    _flat_feet(rng, angles, lean)
+        angles[side_joint(side, "hip")] = hip, abs(rng.normal(5, 6)), rng.normal(5, 7)
+        angles[side_joint(side, "knee"), 0] = abs(rng.normal(14, 16))
+        angles[side_joint(side, "hip"), 0] += 0.5 * angles[side_joint(side, "knee"), 0]
+    flat_feet(rng, angles, lean)
     for side in SIDES:  # the hands work below the shoulders
         target = np.array([rng.normal(-0.05, 0.2), rng.normal(-0.45, 0.3), rng.normal(0.6, 0.3)])
-        _place_noisily(rng, angles, side, target, np.array([0.8, -0.3, -0.5]), rest)
+        place_noisily(rng, angles, side, target, np.array([0.8, -0.3, -0.5]), rest)
     return turn(X, lean)
 
 
 def _lying(rng: Rng, angles: Array, rest: Array) -> Array:
-    _trunk(rng, angles, rng.normal(6, 12))
+    draw_trunk(rng, angles, rng.normal(6, 12))
     for side in SIDES:
-        hip = _bell(rng, 18, 26, -10, 100)
-        angles[_j(side, "hip")] = hip, abs(rng.normal(6, 8)), rng.normal(5, 9)
-        angles[_j(side, "knee"), 0] = max(0.0, hip * rng.uniform(0.6, 1.5))
-        angles[_j(side, "ankle"), 0] = rng.normal(20, 12)
-    _arms(rng, angles, rest, hang=0.45, both=0.2)
+        hip = bell(rng, 18, 26, -10, 100)
+        angles[side_joint(side, "hip")] = hip, abs(rng.normal(6, 8)), rng.normal(5, 9)
+        angles[side_joint(side, "knee"), 0] = max(0.0, hip * rng.uniform(0.6, 1.5))
+        angles[side_joint(side, "ankle"), 0] = rng.normal(20, 12)
+    draw_arms(rng, angles, rest, hang=0.45, both=0.2)
     roll = (0.0, 180.0, 90.0, -90.0)[rng.choice(4, p=(0.45, 0.25, 0.15, 0.15))]
     return turn(X, -90 + rng.normal(0, 8)) @ turn(Y, roll + rng.normal(0, 14))
 
 
 def _wide(rng: Rng, angles: Array, rest: Array) -> Array:
     """Every joint on its own: little sense, much variety."""
-    _trunk(rng, angles, rng.normal(12, 20), 1.6)
+    draw_trunk(rng, angles, rng.normal(12, 20), 1.6)
     for side in SIDES:
-        hip = _bell(rng, 30, 34, -22, 115)
-        angles[_j(side, "hip")] = hip, _bell(rng, 14, 14, -10, 52), rng.normal(5, 14)
-        angles[_j(side, "knee"), 0] = abs(rng.normal(30, 40))
-        angles[_j(side, "ankle")] = rng.normal(8, 12), rng.normal(0, 7), rng.normal(0, 5)
-        _free_arm(rng, angles, side, rest)
+        hip = bell(rng, 30, 34, -22, 115)
+        angles[side_joint(side, "hip")] = hip, bell(rng, 14, 14, -10, 52), rng.normal(5, 14)
+        angles[side_joint(side, "knee"), 0] = abs(rng.normal(30, 40))
+        angles[side_joint(side, "ankle")] = rng.normal(8, 12), rng.normal(0, 7), rng.normal(0, 5)
+        free_arm(rng, angles, side, rest)
     return turn(X, rng.normal(5, 16)) @ turn(Z, rng.normal(0, 10))
 
 
@@ -382,10 +204,18 @@ def _acrobatic(rng: Rng, angles: Array, rest: Array) -> Array:
     """Kicks, leaps, splits and bridges."""
     root = _wide(rng, angles, rest)
     side, other = SIDES if rng.random() < 0.5 else SIDES[::-1]
-    angles[_j(side, "hip")] = rng.uniform(50, 118), _bell(rng, 15, 15, -10, 50), rng.normal(5, 12)
-    angles[_j(side, "knee"), 0] = abs(rng.normal(12, 24))
-    angles[_j(other, "hip")] = _bell(rng, -5, 14, -24, 40), abs(rng.normal(6, 8)), rng.normal(8, 10)
-    angles[_j(other, "knee"), 0] = abs(rng.normal(12, 20))
+    angles[side_joint(side, "hip")] = (
+        rng.uniform(50, 118),
+        bell(rng, 15, 15, -10, 50),
+        rng.normal(5, 12),
+    )
+    angles[side_joint(side, "knee"), 0] = abs(rng.normal(12, 24))
+    angles[side_joint(other, "hip")] = (
+        bell(rng, -5, 14, -24, 40),
+        abs(rng.normal(6, 8)),
+        rng.normal(8, 10),
+    )
+    angles[side_joint(other, "knee"), 0] = abs(rng.normal(12, 20))
     return turn(X, rng.normal(-8, 26)) @ turn(Z, rng.normal(0, 22)) @ root
 
 
@@ -394,31 +224,55 @@ def _lunge(rng: Rng, angles: Array, rest: Array) -> Array:
     lean = rng.normal(8, 8)
     front, back = SIDES if rng.random() < 0.5 else SIDES[::-1]
     depth = rng.uniform(0.4, 1.0)
-    _trunk(rng, angles, rng.normal(6, 8))
-    angles[_j(front, "hip")] = 25 + 65 * depth + lean, rng.normal(4, 4), rng.normal(6, 6)
-    angles[_j(front, "knee"), 0] = 25 + 65 * depth
-    angles[_j(back, "hip")] = -22 * depth + 0.5 * lean, rng.normal(6, 4), rng.normal(10, 8)
-    angles[_j(back, "knee"), 0] = 8 + 25 * abs(rng.normal())
-    _flat_feet(rng, angles, lean)
-    _arms(rng, angles, rest, hang=0.2, both=0.4)
+    draw_trunk(rng, angles, rng.normal(6, 8))
+    angles[side_joint(front, "hip")] = 25 + 65 * depth + lean, rng.normal(4, 4), rng.normal(6, 6)
+    angles[side_joint(front, "knee"), 0] = 25 + 65 * depth
+    angles[side_joint(back, "hip")] = -22 * depth + 0.5 * lean, rng.normal(6, 4), rng.normal(10, 8)
+    angles[side_joint(back, "knee"), 0] = 8 + 25 * abs(rng.normal())
+    flat_feet(rng, angles, lean)
+    draw_arms(rng, angles, rest, hang=0.2, both=0.4)
     return turn(X, lean)
+
+
+def _blend(rng: Rng, angles: Array, rest: Array) -> Array:
+    """On the way from one pose to another."""
+    drafts = []
+    for name in rng.choice(_BLENDED, 2, replace=False):
+        draft = np.zeros_like(angles)
+        root = _FAMILIES[name][0](rng, draft, rest)
+        drafts.append((clip_to_limits(draft), root))
+    angles[:], root = actions.blended(rng, *drafts)
+    return root
 
 
 Family = Callable[[Rng, Array, Array], Array]
 _FAMILIES: dict[str, tuple[Family, float, float]] = {  # function, share in train, in held-out
-    "stand": (_stand, 0.21, 0.18),
-    "gesture": (_gesturing, 0.18, 0.16),
-    "walk": (_walk, 0.13, 0.12),
-    "run": (_run, 0.06, 0.06),
-    "sit": (_sit, 0.10, 0.10),
-    "crouch": (_crouch, 0.06, 0.06),
-    "reach": (_reach, 0.07, 0.07),
-    "bend": (_bend, 0.05, 0.05),
+    "stand": (_stand, 0.13, 0.11),
+    "gesture": (_gesturing, 0.11, 0.10),
+    "walk": (_walk, 0.09, 0.08),
+    "run": (_run, 0.05, 0.05),
+    "sit": (_sit, 0.08, 0.08),
+    "crouch": (_crouch, 0.04, 0.04),
+    "reach": (_reach, 0.04, 0.04),
+    "bend": (_bend, 0.04, 0.04),
     "lying": (_lying, 0.03, 0.03),
-    "wide": (_wide, 0.08, 0.08),
+    "wide": (_wide, 0.06, 0.06),
     "acrobatic": (_acrobatic, 0.03, 0.03),
+    "kick": (actions.kick, 0.02, 0.02),
+    "throw": (actions.throw, 0.03, 0.03),
+    "swing": (actions.swing, 0.04, 0.03),
+    "board": (actions.board, 0.03, 0.03),
+    "ski": (actions.ski, 0.02, 0.02),
+    "cycle": (actions.cycle, 0.03, 0.02),
+    "jump": (actions.jump, 0.02, 0.02),
+    "climb": (actions.climb, 0.02, 0.02),
+    "floor": (actions.floor, 0.04, 0.04),
+    "touch": (actions.touch, 0.05, 0.05),
+    "blend": (_blend, 0.03, 0.03),
     "lunge": (_lunge, 0.0, 0.06),
 }
+_BLENDED = ("stand", "gesture", "walk", "run", "sit", "crouch", "reach", "bend", "kick", "throw",
+            "swing", "board", "jump", "climb")  # fmt: skip
 FAMILY_NAMES = tuple(_FAMILIES)
 HELD_OUT_FAMILIES = tuple(name for name, (_, train, _) in _FAMILIES.items() if train == 0)
 _SHARES = {
@@ -440,23 +294,44 @@ def sample_pose(rng: Rng, rest: Array, split: str) -> Pose:
 
 
 def sample_family(rng: Rng, rest: Array, kind: int) -> Pose:
-    """A pose of family `kind`; the last draft where none of several is free of collisions."""
-    family = _FAMILIES[FAMILY_NAMES[kind]][0]
+    """A pose of family `kind`; the last draft where none of several is free of collisions.
+
+    Outside the held-out family, what `resembles_lunge` is never returned.
+    """
+    name = FAMILY_NAMES[kind]
     rest = np.ascontiguousarray(rest[: len(JOINT)], dtype=np.float64)
-    for _ in range(_ATTEMPTS):
+    drafts = 0
+    while True:
         angles = np.zeros((len(JOINT), 3))
-        root = family(rng, angles, rest)
-        _hands(rng, angles)
+        root = _FAMILIES[name][0](rng, angles, rest)
+        draw_hands(rng, angles)
         angles = clip_to_limits(angles)
-        if penetration(_joints(angles, rest)) <= 0:
-            break
-    return Pose(angles, root, kind)
+        if name not in HELD_OUT_FAMILIES and resembles_lunge(angles):
+            continue
+        drafts += 1
+        if drafts == _ATTEMPTS or penetration(posed_joints(angles, rest)) <= 0:
+            return Pose(angles, root, kind)
 
 
-def _joints(angles: Array, rest: Array) -> Array:
-    """[24, 3] float64 joints, m, of a pose with an upright root, for rest joints [24, 3]."""
-    _, joints = forward_kinematics(angles_to_rotmats(angles)[None], rest[None])
-    return joints[0].astype(np.float64)
+def resembles_lunge(angles: Array) -> bool:
+    """Whether a pose [24, 3] has the legs of the held-out family.
+
+    One hip and knee bent about alike, so that the shank is upright, the other hip straight or
+    stretched with a knee that is hardly bent, and neither leg to the side.
+    """
+    hips, knees = angles[_HIPS], angles[_KNEES, 0]
+    if np.abs(hips[:, 1]).max() > 25:
+        return False
+    front = int(hips[1, 0] > hips[0, 0])
+    back = 1 - front
+    bent = hips[front, 0] > 38 and 40 < knees[front] < 105
+    return bool(
+        bent and abs(hips[front, 0] - knees[front]) < 32 and hips[back, 0] < 10 and knees[back] < 55
+    )
+
+
+_HIPS = [JOINT["left_hip"], JOINT["right_hip"]]
+_KNEES = [JOINT["left_knee"], JOINT["right_knee"]]
 
 
 # Pairs of capsules that must not meet: two joints each, and the least distance of their axes, m.

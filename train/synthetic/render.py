@@ -10,6 +10,7 @@ from glnet_rt.contracts import Array
 from glnet_rt.out.raster import rasterize
 from glnet_rt.skeleton import KEYPOINTS
 from train.synthetic.appearance import Outfit
+from train.synthetic.materials import FIRST_THING
 from train.synthetic.people import Person
 from train.synthetic.shading import (
     SHADOW_MAP_DEPTH_M,
@@ -43,13 +44,18 @@ class Layer:
 
     Attributes:
         rgb: [R, R, 3] float32 sRGB, already times alpha.
-        alpha: [R, R] float32 coverage.
+        alpha: [R, R] float32 coverage. own: the same without the person's things.
         zbuffer: [2R, 2R] float32, 1 / depth in m; 0 where there is nobody.
+        face_id: [2R, 2R] int32, which face is seen; without meaning where nobody is.
+        material: [F] int8, `Mesh.layer`.
     """
 
     rgb: Array
     alpha: Array
+    own: Array
     zbuffer: Array
+    face_id: Array
+    material: Array
 
 
 class Canvas:
@@ -70,6 +76,7 @@ class Canvas:
         )
         self._rgb = np.zeros((size, size, 3), np.float32)
         self._alpha = np.zeros((size, size), np.float32)
+        self._own = np.zeros((size, size), np.float32)
 
     def shadow(self, vertices: Array, faces: Array, lights: Lights, strength: float) -> Shadow:
         """What light 0 sees of camera-frame vertices [V, 3] m."""
@@ -110,9 +117,11 @@ class Canvas:
         rasterize(person.mesh.faces, xy, depth, *buffers)
         shade_layer(
             person.mesh, buffers, outfit.cuts, outfit.cloth, lights, lens, shadow,
-            self._rgb, self._alpha,
+            self._rgb, self._alpha, self._own,
         )  # fmt: skip
-        return Layer(self._rgb, self._alpha, buffers.zbuffer)
+        return Layer(
+            self._rgb, self._alpha, self._own, buffers.zbuffer, buffers.face_id, person.mesh.layer
+        )
 
     def surface(self, person: Person, mask: Array, pelvis_z: float) -> Array:
         """`surface_map` [R/4, R/4, 4] int8 of the person drawn last, where `mask` [R, R] holds."""
@@ -132,12 +141,27 @@ def seen_keypoints(uv: Array, depth: Array, zbuffer: Array) -> Array:
     return ~hidden_behind(uv, depth - _TOLERANCE, zbuffer)
 
 
+def hidden_by_things(uv: Array, depth: Array, layer: Layer) -> Array:
+    """[N] bool: points at uv [N, 2] and `depth` [N] m with one of the person's things before them.
+
+    A thing is not flesh around the keypoint: it hides whatever lies behind it, however near.
+    """
+    x, y, inside = _cells(uv, layer.zbuffer.shape[0])
+    face = np.where(layer.zbuffer[y, x] > 0, layer.face_id[y, x], 0)
+    hidden: Array = hidden_behind(uv, depth, layer.zbuffer)
+    return hidden & inside & (layer.material[face] >= FIRST_THING)
+
+
 def hidden_behind(uv: Array, depth: Array, zbuffer: Array) -> Array:
     """[N] bool: points at uv [N, 2] and `depth` [N] m with something nearer in `zbuffer` [H, W]."""
-    size = zbuffer.shape[0]
-    cell = np.floor((uv + 0.5) * size).astype(int)
-    x, y = cell[:, 0], cell[:, 1]
-    inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
-    nearer = zbuffer[np.clip(y, 0, size - 1), np.clip(x, 0, size - 1)]
-    hidden: Array = inside & (nearer * depth > 1.0)
+    x, y, inside = _cells(uv, zbuffer.shape[0])
+    hidden: Array = inside & (zbuffer[y, x] * depth > 1.0)
     return hidden
+
+
+def _cells(uv: Array, size: int) -> tuple[Array, Array, Array]:
+    """Column and row of the sample at each uv [N, 2], and whether the picture has it."""
+    cell = np.floor((uv + 0.5) * size).astype(int)
+    inside: Array = ((cell >= 0) & (cell < size)).all(1)
+    cell = np.clip(cell, 0, size - 1)
+    return cell[:, 0], cell[:, 1], inside

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numba as nb
 
 from glnet_rt.contracts import Array
-from train.synthetic.materials import BEARD, HAIR, SKIN, Cuts, material_at
+from train.synthetic.materials import BEARD, FIRST_THING, HAIR, SKIN, Cuts, material_at
 from train.synthetic.noise import pattern_at, value_noise
 
 _JIT = {"cache": True, "nogil": True, "fastmath": {"contract", "arcp", "nsz", "afn"}}
@@ -86,13 +86,16 @@ class Shadow(NamedTuple):
 @nb.njit(**_JIT)
 def shade_layer(
     mesh: Mesh, buffers: Buffers, cuts: Cuts, cloth: Cloth, lights: Lights, lens: Lens,
-    shadow: Shadow, rgb: Array, alpha: Array,
+    shadow: Shadow, rgb: Array, alpha: Array, own: Array,
 ) -> None:  # fmt: skip
-    """Write the layer: rgb [R, R, 3] float32 sRGB, times alpha [R, R] float32."""
+    """Write the layer: rgb [R, R, 3] float32 sRGB, times alpha [R, R] float32.
+
+    own [R, R] float32, written: the part of alpha that is the person, not one of their things.
+    """
     size = rgb.shape[0]
     for y in range(size):
         for x in range(size):
-            covered = 0
+            covered, things = 0, 0
             red, green, blue = 0.0, 0.0, 0.0
             r, g, b, last = 0.0, 0.0, 0.0, 0.0
             for s in range(4):
@@ -106,6 +109,8 @@ def shade_layer(
                     )
                     last = iz
                 covered += 1
+                if mesh.layer[buffers.face_id[yy, xx]] >= FIRST_THING:
+                    things += 1
                 red += r
                 green += g
                 blue += b
@@ -113,6 +118,7 @@ def shade_layer(
             rgb[y, x, 1] = 0.25 * green
             rgb[y, x, 2] = 0.25 * blue
             alpha[y, x] = 0.25 * covered
+            own[y, x] = 0.25 * (covered - things)
 
 
 @nb.njit(**_JIT)
@@ -134,6 +140,9 @@ def surface_map(mesh: Mesh, buffers: Buffers, mask: Array, pelvis_z: float, out:
                 out[y, x, :] = -128
                 continue
             f = buffers.face_id[yy, xx]
+            if mesh.layer[f] >= FIRST_THING:
+                out[y, x, :] = -128
+                continue
             w1, w2 = buffers.bary[yy, xx, 0], buffers.bary[yy, xx, 1]
             for k in range(3):
                 value = (1.0 - w1 - w2) * mesh.rest[mesh.faces[f, 0], k]
