@@ -290,11 +290,11 @@ def sample_lights(rng: Rng, up: Array) -> tuple[Lights, float]:
     Returns:
         the lights, and the strength of light 0's shadow (0: an overcast day).
     """
+    how = _LIGHTINGS[rng.choice(len(_LIGHTINGS), p=_LIGHTING_SHARES)]
     count = int(rng.choice((1, 2, 3), p=(0.4, 0.4, 0.2)))
     direction = rng.normal(0, 1, (count, 3))
     direction[:, 2] -= 0.4  # rather from the camera's side
     direction += np.outer(rng.uniform(0.3, 1.5, count), up)
-    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     contrast = rng.beta(1.6, 1.3)  # share of the light that has a direction
     warm = rng.normal(0, 0.10)
     tint = np.array([1 + warm, 1.0, 1 - warm])
@@ -303,9 +303,50 @@ def sample_lights(rng: Rng, up: Array) -> tuple[Lights, float]:
     color = 1.9 * contrast * power[:, None] * tint * (1 + rng.normal(0, 0.06, (count, 3)))
     ambient = 0.2 + 0.9 * (1 - contrast)
     sky = ambient * np.array([1 - 0.6 * warm, 1.0, 1 + 0.6 * warm])
+    if how != "plain":
+        sky = _special_light(rng, how, up, direction, color, sky)
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     ground = sky * rng.uniform(0.25, 0.8) * (1 + rng.normal(0, 0.08, 3))
+    if rng.random() < 0.4:  # a bright window or a dark wood at one side
+        up = up + rng.uniform(0.2, 0.9) * _unit(rng.normal(0, 1, 3))
+        up = _unit(up)
     shadow = rng.uniform(0.5, 0.95) if rng.random() < 0.65 else 0.0
     lights = Lights(
         *(np.ascontiguousarray(v, dtype=np.float32) for v in (direction, color, sky, ground, up))
     )
     return lights, shadow
+
+
+_LIGHTINGS = ("plain", "low_sun", "flash", "from_behind", "coloured")
+_LIGHTING_SHARES = (0.60, 0.11, 0.09, 0.12, 0.08)
+
+
+def _special_light(
+    rng: Rng, how: str, up: Array, direction: Array, color: Array, sky: Array
+) -> Array:
+    """Change directions and colours [L, 3] of the lights in place; returns the new sky [3]."""
+    if how == "low_sun":
+        level = rng.normal(0, 1, 3)
+        level -= (level @ up) * up
+        direction[0] = _unit(level) + rng.uniform(0.05, 0.4) * up
+        color[0] = rng.uniform(0.9, 1.7) * np.array([1.25, 0.88, rng.uniform(0.4, 0.7)])
+        return rng.uniform(0.25, 0.6) * np.array([0.85, 0.92, 1.15])
+    if how == "flash":  # beside the lens
+        direction[0] = np.array([0.0, 0.0, -1.0]) + rng.normal(0, 0.12, 3)
+        color[0] = rng.uniform(0.9, 1.6) * (1 + rng.normal(0, 0.04, 3))
+        color[1:] *= 0.3
+        return sky * rng.uniform(0.15, 0.5)
+    if how == "from_behind":
+        direction[0] = np.array([rng.normal(0, 0.5), 0.0, 1.0]) + rng.uniform(0.1, 0.9) * up
+        color[0] *= rng.uniform(1.2, 2.0) / max(float(color[0].mean()), 1e-3)
+        color[1:] *= 0.4
+        return sky * rng.uniform(0.5, 0.9)
+    for k in range(len(color)):  # a stage, a neon sign
+        hue = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.3, 0.85), 1.0)
+        color[k] = np.array(hue) * rng.uniform(0.6, 1.6)
+    return sky * rng.uniform(0.3, 0.8)
+
+
+def _unit(vector: Array) -> Array:
+    unit: Array = vector / np.linalg.norm(vector)
+    return unit

@@ -12,9 +12,15 @@ import numpy as np
 from glnet_rt.contracts import Array
 from train.synthetic.appearance import cloth_color
 from train.synthetic.scenery import (
+    BACK,
+    BARE,
+    COURT,
+    CROWD,
     FIRST_BOX,
     GRAIN,
-    TEXTURE_NAMES,
+    LEAVES,
+    RIPPLES,
+    TILES,
     Room,
     paint_flat,
     paint_room,
@@ -32,6 +38,20 @@ _SHARES = {
     "train": (0.05, 0.06, 0.02, 0.0, 0.04, 0.15, 0.34, 0.19, 0.15),
     "heldout": (0.04, 0.05, 0.02, 0.06, 0.03, 0.15, 0.33, 0.18, 0.14),
 }
+_INDOORS = (0.34, 0.14, 0.14, 0.2, 0.1, 0.08)  # the first of `TEXTURE_NAMES`
+_GROUNDS: dict[str, tuple[tuple[float, ...], tuple[float, ...], int]] = {  # two tones and texture
+    "grass": ((0.30, 0.42, 0.18), (0.20, 0.30, 0.12), GRAIN),
+    "asphalt": ((0.45, 0.45, 0.44), (0.36, 0.36, 0.36), GRAIN),
+    "sand": ((0.72, 0.64, 0.48), (0.60, 0.52, 0.38), GRAIN),
+    "earth": ((0.38, 0.31, 0.24), (0.27, 0.22, 0.17), GRAIN),
+    "snow": ((0.86, 0.88, 0.92), (0.76, 0.80, 0.88), GRAIN),
+    "water": ((0.16, 0.30, 0.38), (0.62, 0.72, 0.76), RIPPLES),
+    "paving": ((0.55, 0.52, 0.49), (0.42, 0.40, 0.38), TILES),
+    "lawn court": ((0.28, 0.42, 0.20), (0.92, 0.93, 0.90), COURT),
+    "clay court": ((0.66, 0.38, 0.26), (0.93, 0.92, 0.90), COURT),
+    "hard court": ((0.22, 0.38, 0.52), (0.94, 0.94, 0.94), COURT),
+}
+_GROUND_SHARES = (0.27, 0.12, 0.10, 0.09, 0.10, 0.07, 0.09, 0.06, 0.05, 0.05)
 # Pictures without people that come with scikit-image; each split has its own.
 PHOTOGRAPHS = {
     "train": ("coffee.png", "rocket.jpg", "grass.png", "ihc.png", "motorcycle_left.png",
@@ -214,14 +234,16 @@ def sample_room(rng: Rng, stage: Stage, outdoor: bool) -> Room:
     color = np.stack([[cloth_color(rng) for _ in range(2)] for _ in range(surfaces)])
     related = rng.random(surfaces) < 0.75  # mostly two tones of one colour
     color[related, 1] = color[related, 0] * rng.uniform(0.55, 1.25, (int(related.sum()), 1))
-    texture = rng.choice(len(TEXTURE_NAMES), surfaces, p=(0.34, 0.14, 0.14, 0.2, 0.1, 0.08))
+    texture = rng.choice(len(_INDOORS), surfaces, p=_INDOORS)
     frequency = np.exp(rng.uniform(np.log(1.2), np.log(9), surfaces))
     color[:5] += 0.5 * (color[:5].mean(-1, keepdims=True) - color[:5])  # loud rooms are rare
     color[2:5] = 0.25 * color[2:5] + 0.75 * rng.uniform(0.3, 1.0)  # walls are pale
     if outdoor:
-        _color_outdoors(rng, color)
-        texture[0] = GRAIN if rng.random() < 0.6 else texture[0]
-        frequency[0] *= 2.0
+        _paint_outdoors(rng, color, texture, frequency)
+    elif rng.random() < 0.12:  # a gymnasium
+        texture[0], color[0, 1] = COURT, 0.92
+    if rng.random() < 0.07:
+        texture[BACK] = CROWD
     return Room(
         axes.astype(np.float32), floor, ceiling, wall, left, right, boxes,
         _sample_panels(rng, floor, outdoor), (np.clip(color, 0, 1) ** 2).astype(np.float32),
@@ -230,16 +252,21 @@ def sample_room(rng: Rng, stage: Stage, outdoor: bool) -> Room:
     )  # fmt: skip
 
 
-def _color_outdoors(rng: Rng, color: Array) -> None:
-    """Grass, earth, asphalt or sand below, sky above, trees or houses between. sRGB, in place."""
-    grounds = ([0.30, 0.40, 0.20], [0.45, 0.45, 0.44], [0.62, 0.56, 0.44], [0.35, 0.30, 0.25])
-    ground = np.array(grounds[rng.integers(4)]) * rng.uniform(0.7, 1.3)
-    color[0] = ground, ground * rng.uniform(0.5, 1.4)
+def _paint_outdoors(rng: Rng, color: Array, texture: Array, frequency: Array) -> None:
+    """A ground with its texture, sky above, trees or houses between. sRGB, in place."""
+    names = tuple(_GROUNDS)
+    tone, other, texture[0] = _GROUNDS[names[rng.choice(len(names), p=_GROUND_SHARES)]]
+    color[0] = np.array([tone, other]) * rng.uniform(0.7, 1.25) * (1 + rng.normal(0, 0.05, 3))
+    frequency[0] *= 2.0
     blue = rng.random()
     color[1] = (1 - blue) * 0.85 + blue * np.array([0.45, 0.65, 0.92]), np.array([0.9, 0.9, 0.92])
+    if rng.random() < 0.12:  # the sun is low
+        color[1] = np.array([[0.95, 0.66, 0.42], [0.62, 0.45, 0.5]]) * rng.uniform(0.8, 1.1)
+    texture[BACK] = BARE
     if rng.random() < 0.6:
         color[2] = np.array([0.20, 0.30, 0.14]) * rng.uniform(0.6, 1.5)
         color[2, 1] *= 0.4
+        texture[BACK] = LEAVES
     else:
         color[2] = color[2] * 0.8
         color[2, 1] = color[2, 0] * rng.uniform(0.4, 0.8)

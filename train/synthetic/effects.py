@@ -39,10 +39,12 @@ def _expose(rng: Rng, rgb: Array) -> None:
     mean = float(rgb.mean())
     target = min(max(rng.normal(0.43, 0.09), 0.2), 0.7)
     gain = (target / max(mean, 0.05)) ** 0.75 * np.exp(rng.normal(0, 0.10))
-    if rng.random() < 0.10:  # far too dark or too bright
-        gain *= rng.choice((0.4, 0.6, 1.5, 1.9))
+    if rng.random() < 0.14:  # far too dark or too bright
+        gain *= rng.choice((0.3, 0.45, 0.6, 1.5, 1.9, 2.2))
     cast = 1 + rng.normal(0, 0.05, 3) * (2.5 if rng.random() < 0.15 else 1.0)
     rgb *= (gain * cast).astype(np.float32)
+    if rng.random() < 0.25:
+        _shade_unevenly(rng, rgb)
     if rng.random() < 0.5:  # a film-like shoulder instead of hard clipping
         np.minimum(rgb, 1.6, out=rgb)
         rgb *= 1.15 - 0.24 * rgb
@@ -56,6 +58,17 @@ def _expose(rng: Rng, rgb: Array) -> None:
         rgb += share * (rgb * rgb * (3 - 2 * rgb) - rgb)
     if rng.random() < 0.4:
         np.power(rgb, np.float32(np.exp(rng.normal(0, 0.22))), out=rgb)
+
+
+def _shade_unevenly(rng: Rng, rgb: Array) -> None:
+    """Light that falls off across the picture or towards its corners, in place."""
+    line = np.linspace(-1, 1, rgb.shape[0], dtype=np.float32)
+    if rng.random() < 0.5:
+        slope = rng.normal(0, 0.25, 2).astype(np.float32)
+        field = 1 + slope[0] * line[None, :] + slope[1] * line[:, None]
+    else:
+        field = 1 - np.float32(rng.uniform(0.05, 0.3)) * (line[None, :] ** 2 + line[:, None] ** 2)
+    rgb *= np.maximum(field, 0.2)[..., None]
 
 
 def _soften(rng: Rng, rgb: Array) -> Array:

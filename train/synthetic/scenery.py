@@ -19,8 +19,10 @@ from train.synthetic.shading import Lens, Lights, Shadow, shadow_at
 
 _JIT = {"cache": True, "nogil": True, "fastmath": {"contract", "arcp", "nsz", "afn"}}
 
-TEXTURE_NAMES = ("bare", "planks", "tiles", "grain", "bricks", "paper")
-BARE, PLANKS, TILES, GRAIN, BRICKS, PAPER = range(6)
+TEXTURE_NAMES = (
+    "bare", "planks", "tiles", "grain", "bricks", "paper", "court", "ripples", "leaves", "crowd",
+)  # fmt: skip
+BARE, PLANKS, TILES, GRAIN, BRICKS, PAPER, COURT, RIPPLES, LEAVES, CROWD = range(10)
 FLOOR, CEILING, BACK, LEFT, RIGHT, FIRST_BOX = range(6)  # rows of the surface tables
 
 
@@ -55,6 +57,7 @@ def paint_room(
     """Fill rgb [R, R, 3] float32 sRGB wherever `alpha` < 1 and the image border [4] (uv) allows."""
     size = rgb.shape[0]
     brightness = _plane_brightness(room, lights)
+    tint_red, tint_blue = _tint(lights, 0), _tint(lights, 2)
     for y in range(size):
         v = (y + 0.5) / size - 0.5
         if v < border[1] or v > border[3]:
@@ -65,9 +68,19 @@ def paint_room(
                 continue
             dx, dy = (u - lens.principal_u) / lens.focal, (v - lens.principal_v) / lens.focal
             red, green, blue = _trace(dx, dy, room, brightness, lens.focal * size, shadow)
-            rgb[y, x, 0] = math.sqrt(max(red, 0.0))
+            rgb[y, x, 0] = math.sqrt(max(tint_red * red, 0.0))
             rgb[y, x, 1] = math.sqrt(max(green, 0.0))
-            rgb[y, x, 2] = math.sqrt(max(blue, 0.0))
+            rgb[y, x, 2] = math.sqrt(max(tint_blue * blue, 0.0))
+
+
+@nb.njit(**_JIT)
+def _tint(lights: Lights, channel: int) -> float:
+    """All light of a channel over that of green, halved in strength as eyes and cameras adapt."""
+    all_light, green = lights.sky[channel], lights.sky[1]
+    for k in range(lights.color.shape[0]):
+        all_light += 0.5 * lights.color[k, channel]
+        green += 0.5 * lights.color[k, 1]
+    return math.sqrt(min(max(all_light / (green + 1e-6), 0.3), 3.0))
 
 
 @nb.njit(**_JIT)
@@ -105,6 +118,9 @@ def _trace(
         gain -= lit[1] * shadow.strength * shadow_at(dx * t, dy * t, t, 0.05, shadow)
     if surface != FLOOR and room.ceiling > 0.0:  # darker where a wall meets the floor
         gain *= 0.7 + 0.3 * min(1.0, (pu + room.floor) * 1.2)
+    if surface == BACK and room.texture[BACK] == CROWD:
+        red, green, blue = _crowd(2.2 * a, 1.6 * b, int(room.seed[BACK]))
+        return gain * red, gain * green, gain * blue
     share = surface_texture(
         int(room.texture[surface]), a, b, room.frequency[surface], int(room.seed[surface]),
         t / focal_px,
@@ -200,9 +216,16 @@ def _sky(
         azimuth * 13, height * 40, seed + 2
     )
     gain = 1.1 * sky_light + 0.3
+    texture = room.texture[BACK]
+    if texture == CROWD and height < 0.16:
+        red, green, blue = _crowd(azimuth * 26, height * 24, seed)
+        return 0.6 * gain * red, 0.6 * gain * green, 0.6 * gain * blue
     if height < skyline - 0.05:
         c = room.color[BACK]
-        cloud = plane_noise(azimuth * 40, height * 55, seed + 3)
+        if texture == LEAVES:
+            cloud = surface_texture(LEAVES, azimuth, height, 14.0, seed + 3, 0.0)
+        else:
+            cloud = plane_noise(azimuth * 40, height * 55, seed + 3)
         gain *= 0.55
     else:
         cloud = min(max(2.5 * (cloud - 0.45), 0.0), 1.0)
@@ -230,6 +253,20 @@ def surface_texture(
         return 0.5 + keep * fine + 0.5 * (plane_noise(a * 1.5, b * 1.5, seed + 1) - 0.5)
     if kind == PAPER:
         return 0.5 + keep * 0.5 * math.sin(a * frequency * 6.2832)
+    if kind == COURT:  # a court's lines, some metres apart
+        across = abs(a - 6.1 * math.floor(a / 6.1 + 0.5) + 2.0 * lattice(seed, 0, 0, 1))
+        along = abs(b - 4.3 * math.floor(b / 4.3 + 0.5) + 1.5 * lattice(seed, 1, 0, 1))
+        width = 0.028 + 0.5 * footprint
+        line = 0.056 / (2 * width) if min(across, along) < width else 0.0
+        return max(line, 0.12 * plane_noise(a * 3, b * 3, seed))
+    if kind == RIPPLES:
+        bent = 2.0 * plane_noise(0.5 * u, 0.5 * v, seed)
+        wave = 0.5 + 0.25 * math.sin(6.3 * (0.6 * u + bent)) + 0.25 * math.sin(9.1 * (v + bent))
+        return 0.4 + keep * (wave * wave * wave - 0.4)
+    if kind == LEAVES:
+        share = 0.5 * plane_noise(u, v, seed) + 0.3 * plane_noise(2.7 * u, 2.7 * v, seed + 1)
+        share += 0.2 * lattice(math.floor(6 * u), math.floor(6 * v), 0, seed)
+        return 0.5 + keep * min(max(2.2 * (share - 0.5), -0.5), 0.5)
     row = math.floor(v)
     if kind == PLANKS:
         u = u * 0.18 + 0.37 * lattice(int(row), 0, 0, seed) * 8
@@ -242,6 +279,26 @@ def surface_texture(
     if v - row < gap or u - column < gap * (0.2 if kind == PLANKS else 1.0):
         body = 1.0
     return 0.5 + keep * (body - 0.5)
+
+
+@nb.njit(**_JIT)
+def _crowd(u: float, v: float, seed: int) -> tuple[float, float, float]:
+    """Linear colour of rows of spectators, one to a unit: a head above a body, gaps between."""
+    row = math.floor(v)
+    u += 0.5 * (row % 2)
+    column = math.floor(u)
+    i, j = int(row), int(column)
+    x = u - column - 0.35 - 0.3 * lattice(i, j, 0, seed)
+    y = v - row - 0.2 * lattice(i, j, 1, seed)
+    value = 0.15 + 0.85 * lattice(i, j, 2, seed)
+    if x * x * 2.2 + (y - 0.62) ** 2 < 0.02:
+        tone = 0.06 + 0.4 * lattice(i, j, 3, seed)
+        return tone, 0.62 * tone, 0.45 * tone
+    if abs(x) < 0.3 and y < 0.52 - x * x:
+        red, green = lattice(i, j, 4, seed), lattice(i, j, 5, seed)
+        blue = lattice(i, j, 6, seed)
+        return 0.6 * value * red * red, 0.6 * value * green * green, 0.6 * value * blue * blue
+    return 0.03, 0.03, 0.035
 
 
 @nb.njit(**_JIT)
