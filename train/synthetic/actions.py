@@ -16,6 +16,7 @@ from train.synthetic.limbs import (
     NECK,
     SIDES,
     SPINE,
+    close_fists,
     draw_arms,
     draw_trunk,
     flat_feet,
@@ -116,6 +117,7 @@ def throw(rng: Rng, angles: Array, rest: Array) -> Array:
 def swing(rng: Rng, angles: Array, rest: Array) -> Array:
     """Tennis, baseball, golf."""
     strokes = (_SERVE, _SERVE, _FOREHAND, _FOREHAND, _BACKHAND, _BAT, _BAT, _GOLF)
+    close_fists(rng, angles)
     return _instant(rng, angles, rest, strokes[rng.integers(len(strokes))])
 
 
@@ -182,6 +184,7 @@ def ski(rng: Rng, angles: Array, rest: Array) -> Array:
     """Downhill: shins forward, hands with the poles before the body."""
     lean, depth, shift = rng.uniform(8, 28), rng.uniform(0.15, 1.0), rng.normal(0, 8)
     draw_trunk(rng, angles, rng.uniform(5, 40) * (0.4 + depth), 0.5)
+    close_fists(rng, angles)
     for side, sign in zip(SIDES, (1, -1), strict=True):
         angles[side_joint(side, "hip")] = 22 + 68 * depth + sign * shift + lean, 4.0, 2.0
         angles[side_joint(side, "knee"), 0] = 28 + 72 * depth + sign * shift
@@ -195,6 +198,7 @@ def cycle(rng: Rng, angles: Array, rest: Array) -> Array:
     """On a bicycle, upright to bent over the bar, the feet opposite each other on the pedals."""
     lean, flexion = rng.uniform(8, 45), rng.uniform(5, 40)
     draw_trunk(rng, angles, flexion, 0.25)
+    close_fists(rng, angles)
     angles[NECK, 1] = angles[HEAD, 1] = -0.35 * (lean + 0.6 * flexion) + rng.normal(0, 6)
     phase = float(np.sin(rng.uniform(0, 2 * np.pi)))
     for side, sign in zip(SIDES, (phase, -phase), strict=True):
@@ -232,6 +236,7 @@ def climb(rng: Rng, angles: Array, rest: Array) -> Array:
     main, other = SIDES if rng.random() < 0.5 else SIDES[::-1]
     lean = rng.normal(4, 6)
     draw_trunk(rng, angles, rng.normal(2, 8), 1.0)
+    close_fists(rng, angles)
     angles[NECK, 1] = angles[HEAD, 1] = rng.normal(-12, 10)
     angles[side_joint(main, "hip")] = rng.uniform(55, 112), rng.uniform(18, 48), rng.uniform(5, 40)
     angles[side_joint(main, "knee"), 0] = rng.uniform(75, 135)
@@ -303,7 +308,6 @@ _CONTACTS: dict[str, tuple[str, str, _Three, _Three]] = {
     "mouth": ("head", "head", (0.03, -0.13, 0.15), (0.6, -1.0, 0.2)),
     "brow": ("head", "head", (0.11, 0.06, 0.14), (1.0, -0.5, 0.2)),
     "ear": ("head", "head", (0.13, -0.06, 0.02), (0.8, -1.0, 0.0)),
-    "crown": ("head", "head", (0.10, 0.14, 0.02), (1.0, 0.3, 0.2)),
     "nape": ("neck", "spine3", (0.10, 0.06, -0.08), (1.0, 0.5, 0.2)),
     "hip": ("pelvis", "pelvis", (0.215, 0.07, 0.03), (1.0, 0.0, -0.6)),
     "small_of_back": ("spine1", "spine1", (0.13, 0.0, -0.15), (1.0, 0.0, -0.9)),

@@ -39,8 +39,8 @@ def _expose(rng: Rng, rgb: Array) -> None:
     mean = float(rgb.mean())
     target = min(max(rng.normal(0.43, 0.09), 0.2), 0.7)
     gain = (target / max(mean, 0.05)) ** 0.75 * np.exp(rng.normal(0, 0.10))
-    if rng.random() < 0.14:  # far too dark or too bright
-        gain *= rng.choice((0.3, 0.45, 0.6, 1.5, 1.9, 2.2))
+    if rng.random() < 0.12:  # far too dark or too bright
+        gain *= rng.choice((0.4, 0.5, 0.65, 1.5, 1.9, 2.2))
     cast = 1 + rng.normal(0, 0.05, 3) * (2.5 if rng.random() < 0.15 else 1.0)
     rgb *= (gain * cast).astype(np.float32)
     if rng.random() < 0.25:

@@ -136,12 +136,20 @@ def draw_arms(rng: Rng, angles: Array, rest: Array, hang: float, both: float) ->
             free_arm(rng, angles, side, rest)
 
 
+def close_fists(rng: Rng, angles: Array) -> None:
+    """Fingers around something."""
+    for side in SIDES:
+        angles[side_joint(side, "hand"), 0] = rng.uniform(34, 55)
+
+
 def draw_hands(rng: Rng, angles: Array) -> None:
-    """Forearm turn, wrist and finger curl: independent of everything else."""
+    """Forearm turn, wrist and finger curl: independent of everything but fists already closed."""
     for side in SIDES:
         angles[side_joint(side, "elbow"), 1] = rng.normal(0, 28)
         angles[side_joint(side, "wrist"), :2] = rng.normal(4, 15), rng.normal(4, 9)
-        angles[side_joint(side, "hand"), :2] = abs(rng.normal(14, 13)), 0.0
+        curl = abs(rng.normal(14, 13))
+        if angles[side_joint(side, "hand"), 0] == 0.0:
+            angles[side_joint(side, "hand"), 0] = curl
 
 
 def draw_trunk(rng: Rng, angles: Array, flexion: float, spread: float = 1.0) -> None:
