@@ -19,10 +19,12 @@ from benchmarks._record import ROOT, write
 
 _MEASURE = """
 import json, sys, time
+import cv2
 from glnet_rt.body_model import BodyModel
 from train.synthetic.__main__ import BODY_PATH
 from train.synthetic.generate import Generator
 size, first, people = map(int, sys.argv[1:])
+cv2.setNumThreads(1)
 generator = Generator(BodyModel.load(BODY_PATH), "train", 1, size)
 for index in range(20):
     generator.sample(index)

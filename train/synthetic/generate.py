@@ -23,6 +23,7 @@ from train.synthetic.occluders import Occluder, paint_occluders, sample_occluder
 from train.synthetic.poses import FAMILY_NAMES
 from train.synthetic.render import Canvas, Layer, hidden_behind, hidden_by_things, seen_keypoints
 from train.synthetic.shading import Lens, Lights
+from train.synthetic.things import THING_NAMES
 from train.synthetic.view import Picture, Placement, place, sample_tilt
 
 Rng = np.random.Generator
@@ -184,7 +185,7 @@ class Generator:
         in_image = _inside_border(border, self.size)
         mask = (layer.own >= 0.5) & in_image
         visible = self._visibility(scene, picture, layer)
-        seat = scene.placement.translation if _seated_to_camera(actor) else None
+        seat = scene.placement.translation if _lacks_seat(actor) else None
         stage = Stage(lens, border, scene.tilt[:, 1], scene.vertices, scene.lights, shadow, seat)
         rgb = np.zeros((self.size, self.size, 3), np.float32)
         empty = layer.alpha if not scene.bystanders else np.zeros_like(layer.alpha)
@@ -270,8 +271,10 @@ def _covered(occluders: list[Occluder], xy: Array) -> Array:
     return covered
 
 
-def _seated_to_camera(actor: Actor) -> bool:
-    """Whether the person sits with the knees nearer than the pelvis: then a seat can be drawn."""
+def _lacks_seat(actor: Actor) -> bool:
+    """Whether somebody sits without a chair, knees nearer than the pelvis: scenery gives a seat."""
+    if THING_NAMES.index("chair") in actor.things:
+        return False
     knees = actor.keypoints[[4, 5], 2].mean()
     return FAMILY_NAMES[actor.pose.kind] == "sit" and bool(knees < -0.1)
 

@@ -20,7 +20,7 @@ from train.synthetic.generate import FLAG_NAMES
 from train.synthetic.poses import FAMILY_NAMES
 
 FORMAT_VERSION = 2  # of the files
-GENERATOR_VERSION = 5  # of the pictures: raise it when the same seed gives other ones
+GENERATOR_VERSION = 6  # of the pictures: raise it when the same seed gives other ones
 META = "meta.json"
 
 

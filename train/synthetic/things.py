@@ -110,7 +110,7 @@ def _shoulder_bag(rng: Rng, stance: Stance) -> tuple[Solid, Array]:
 def _handbag(rng: Rng, stance: Stance) -> tuple[Solid, Array] | None:
     """A bag or a case hangs from a hand below the hip."""
     side, sign = _SIDES[rng.integers(2)]
-    if stance.height(f"{side}_wrist") > -0.05:
+    if stance.height(f"{side}_wrist") > 0.07:
         return None
     half = np.array([rng.uniform(0.02, 0.09), rng.uniform(0.09, 0.2), rng.uniform(0.12, 0.26)])
     drop = rng.uniform(0.03, 0.16)
