@@ -27,6 +27,7 @@ from train.evaluate_bodies import evaluate_bodies, read_sets
 from train.evaluate_coco import CocoSplit, evaluate_coco, read_splits
 from train.model.glnet import GLNet
 from train.synthetic.dataset import SetSettings, render_set
+from train.synthetic.shards import finished_shards
 from train.tables import read_rows
 
 PEOPLE = 2500
@@ -110,7 +111,7 @@ def parse() -> argparse.Namespace:
 
 def synthetic(arguments: argparse.Namespace, model: GLNet, body: BodyModel) -> dict[str, Any]:
     """Figures on held-out people, which are rendered first where they are not there."""
-    if not list(arguments.heldout.glob("shard-*/meta.json")):
+    if not finished_shards(arguments.heldout):
         settings = SetSettings(arguments.body, "heldout", SEED, PICTURE_PX)
         workers = os.cpu_count() or 1
         render_set(arguments.heldout, settings, PEOPLE, workers, PEOPLE)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import tarfile
 from pathlib import Path
 
 import cv2
@@ -239,13 +241,11 @@ def test_files_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     for workers, folder in ((1, tmp_path / "one"), (2, tmp_path / "two")):
         render_set(folder, settings, count=12, workers=workers, shard_size=8)
     for number in range(2):
-        one, two = (
-            shards.open_shard(tmp_path / name / f"shard-{number:05d}") for name in ("one", "two")
-        )
+        paths = [tmp_path / name / f"shard-{number:05d}.tar" for name in ("one", "two")]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+        one, two = map(shards.open_shard, paths)
         assert one.meta == two.meta
         assert len(one) == (8, 4)[number]
-        for name in one.arrays:
-            assert np.array_equal(one.arrays[name], two.arrays[name]), name
     assert one.meta["start"] == 8
     assert one.meta["body_sha256"] == BodyModel.load(BODY_PATH).sha256
     assert tuple(one.meta["keypoints"]) == KEYPOINTS
@@ -388,21 +388,85 @@ def test_wrong_settings_are_refused(body: BodyModel, arguments: dict[str, object
         Generator(body, **arguments)
 
 
-def test_an_unfinished_or_altered_shard_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "shard-00000"
-    shards.create(folder, 2, 64)
+def _one_shard(folder: Path, people: list[Sample], first: int) -> Path:
+    path = folder / "shard-00000.tar"
+    shards.create(folder / "partial.tar", len(people), SIZE)
+    shards.write(folder / "partial.tar", 0, first, map(vars, people), SIZE)
+    shards.finish(folder / "partial.tar", path, {"size": SIZE, "count": len(people)})
+    return path
+
+
+def _by_person(path: Path) -> dict[str, dict[str, bytes]]:
+    """What `webdataset` makes of a tar file: members that agree up to their first dot belong
+    together, and have to follow each other."""
+    people: dict[str, dict[str, bytes]] = {}
+    last = ""
+    with tarfile.open(path) as archive:
+        for member in archive:
+            key, _, extension = member.name.partition(".")
+            assert key == last or key not in people
+            content = archive.extractfile(member)
+            assert content is not None
+            people.setdefault(key, {})[extension] = content.read()
+            last = key
+    return people
+
+
+def test_a_shard_is_a_tar_file_of_one_group_per_person(
+    samples: list[Sample], tmp_path: Path
+) -> None:
+    found = _by_person(_one_shard(tmp_path, samples[:5], first=998))
+    assert list(found) == ["000998", "000999", "001000", "001001", "001002"]
+    for sample, members in zip(samples, found.values(), strict=False):
+        assert list(members) == ["image.npy", "mask.npy", "surface.npy", "labels.npz"]
+        with np.load(io.BytesIO(members["labels.npz"]), allow_pickle=False) as archive:
+            read = {name: archive[name] for name in archive.files}
+        read["images"] = np.load(io.BytesIO(members["image.npy"]), allow_pickle=False)
+        read["mask"] = np.load(io.BytesIO(members["mask.npy"]), allow_pickle=False)
+        read["surface"] = np.load(io.BytesIO(members["surface.npy"]), allow_pickle=False)
+        for name, (shape, dtype) in shards.fields(SIZE).items():
+            assert (read[name].shape, read[name].dtype) == (shape, dtype), name
+            expected = np.asarray(getattr(sample, name)).astype(dtype)
+            np.testing.assert_array_equal(read.pop(name), expected, err_msg=name)
+        assert not read
+
+
+def test_a_mapped_shard_holds_what_was_written(samples: list[Sample], tmp_path: Path) -> None:
+    path = _one_shard(tmp_path, samples[:5], first=0)
+    shard = shards.open_shard(path)
+    assert len(shard) == 5
+    record = np.dtype(
+        {
+            "names": list(shard.meta["arrays"]),
+            "formats": [(a["dtype"], tuple(a["shape"])) for a in shard.meta["arrays"].values()],
+            "offsets": [a["offset"] for a in shard.meta["arrays"].values()],
+            "itemsize": shard.meta["bytes_per_person"],
+        }
+    )
+    by_json = np.memmap(path, record, "r", shape=(5,))
+    for name, array in shard.arrays.items():
+        assert isinstance(array, np.memmap), name
+        for row, sample in enumerate(samples[:5]):
+            expected = np.asarray(getattr(sample, name)).astype(array.dtype)
+            np.testing.assert_array_equal(array[row], expected, err_msg=name)
+        np.testing.assert_array_equal(by_json[name], array)
+
+
+def test_an_unfinished_or_altered_shard_is_refused(samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "shard-00000.tar"
+    shards.create(path, 2, 64)
+    assert not shards.finished_shards(tmp_path)
     with pytest.raises(ArtifactError, match="no finished shard"):
-        shards.open_shard(folder)
-    meta = {"size": 64, "count": 2}
-    shards.create(tmp_path / "partial", 2, 64)
-    shards.finish(tmp_path / "partial", folder, meta)
-    assert len(shards.open_shard(folder)) == 2
-    np.save(folder / "betas.npy", np.zeros((3, 10), np.float32))
-    with pytest.raises(ArtifactError, match=r"betas\.npy"):
-        shards.open_shard(folder)
-    (folder / shards.META).write_text('{"format_version": 99}')
+        shards.open_shard(path)
+    assert _one_shard(tmp_path, samples[:2], first=0) == path
+    assert shards.finished_shards(tmp_path) == [path]
+    with path.open("ab") as file:
+        file.write(bytes(512))
+    with pytest.raises(ArtifactError, match="does not match"):
+        shards.open_shard(path)
+    path.with_suffix(".json").write_text('{"format_version": 99}')
     with pytest.raises(ArtifactError, match="another format"):
-        shards.open_shard(folder)
+        shards.open_shard(path)
 
 
 def test_a_sheet_from_the_command_line(tmp_path: Path) -> None:
@@ -485,6 +549,8 @@ def test_a_thing_is_neither_in_the_mask_nor_in_the_surface_map(
     seen = 0
     for sample, layer in _forced(body, monkeypatch, ("table", "backpack"), 12):
         assert _flag(sample, "thing")
+        names = {n for k, n in enumerate(things.THING_NAMES) if sample.things >> k & 1}
+        assert names == {"table", "backpack"}
         thing_only = (layer.alpha >= 0.75) & (layer.own == 0)
         mask = _mask(sample)
         assert not (mask & thing_only).any()

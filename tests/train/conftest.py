@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,11 @@ from glnet_rt.body_model import BodyModel
 from glnet_rt.kinematics import twist_from_rotations
 from glnet_rt.rotation import rotvec_to_rotmat
 from train.data.mixture import Part, read_mixture
-from train.synthetic.shards import FORMAT_VERSION
+from train.synthetic import shards
+from train.synthetic.background import BACKGROUND_NAMES
+from train.synthetic.generate import FLAG_NAMES
+from train.synthetic.poses import FAMILY_NAMES
+from train.synthetic.things import THING_NAMES
 
 BODY = Path(__file__).resolve().parents[2] / "glnet_rt/assets/body.npz"
 
@@ -56,18 +59,21 @@ def write_people(folder: Path, body: BodyModel, count: int, seed: int) -> None:
         "rotmats": rotmats,
         "twist": twist.astype(np.float32),
         "betas": betas,
-        "kind": rng.integers(0, 2, count).astype(np.uint8),
-        "background": rng.integers(0, 2, count).astype(np.uint8),
-        "flags": rng.integers(0, 4, count).astype(np.uint8),
+        "kind": rng.choice([FAMILY_NAMES.index(n) for n in ("stand", "lunge")], count),
+        "background": rng.choice([BACKGROUND_NAMES.index(n) for n in ("photo", "waves")], count),
+        "flags": rng.integers(0, 2, count) << FLAG_NAMES.index("held_out_pattern"),
+        "things": 1 << rng.choice([THING_NAMES.index(n) for n in ("ball", "guitar")], count),
     }
-    shard = folder / "shard-00000"
-    shard.mkdir(parents=True)
-    for name, values in arrays.items():
-        np.save(shard / f"{name}.npy", values)
-    meta = {"format_version": FORMAT_VERSION, "body_sha256": body.sha256}
-    meta |= {"split": folder.name, "kinds": ["stand", "lunge"], "backgrounds": ["photo", "waves"]}
-    meta |= {"flags": ["grey", "held_out_pattern"]}
-    (shard / "meta.json").write_text(json.dumps(meta))
+    blank = {n: np.zeros((count, *shape)) for n, (shape, _) in shards.fields(size).items()}
+    rows = [{n: values[i] for n, values in (blank | arrays).items()} for i in range(count)]
+    path, partial = folder / "shard-00000.tar", folder / "partial.tar"
+    shards.create(partial, count, size)
+    shards.write(partial, 0, 0, rows, size)
+    shards.finish(
+        partial,
+        path,
+        {"size": size, "count": count, "body_sha256": body.sha256, "split": folder.name},
+    )
 
 
 @pytest.fixture(scope="session")

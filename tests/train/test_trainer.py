@@ -26,6 +26,9 @@ from train.config import FitConfig
 from train.data.shards import SyntheticShards
 from train.evaluate import evaluate
 from train.model.config import preset
+from train.synthetic.background import BACKGROUND_NAMES
+from train.synthetic.poses import FAMILY_NAMES
+from train.synthetic.things import THING_NAMES
 from train.trainer import Order, Trainer
 
 QUICK = FitConfig(
@@ -272,10 +275,11 @@ def test_hold_outs_are_told_by_their_labels(people: Path, body: BodyModel) -> No
     shards = SyntheticShards(people / "heldout", body.sha256)
     labels = shards.labels
     expected = {
-        "pose family": labels["kind"] == 1,  # lunge
-        "cloth pattern": (labels["flags"] & 2) > 0,
-        "background kind": labels["background"] == 1,  # waves
-        "background photograph": labels["background"] == 0,
+        "pose family": labels["kind"] == FAMILY_NAMES.index("lunge"),
+        "cloth pattern": labels["flags"] > 0,
+        "background kind": labels["background"] == BACKGROUND_NAMES.index("waves"),
+        "thing": labels["things"] == 1 << THING_NAMES.index("guitar"),
+        "background photograph": labels["background"] == BACKGROUND_NAMES.index("photo"),
     }
     found = shards.held_out()
     assert set(found) == set(expected)

@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from glnet_rt.errors import GlnetError, SourceError
+from glnet_rt.errors import ArtifactError, GlnetError, SourceError
 from train.data.real.bedlam import FETCH_AGORA, FETCH_BEDLAM, read_agora, read_bedlam
 from train.data.real.coco import FETCH as FETCH_COCO
 from train.data.real.coco import read_coco, read_json
@@ -30,6 +30,7 @@ from train.data.real.spin import FETCH as FETCH_SPIN
 from train.data.real.spin import read_spin
 from train.data.real.threedpw import FETCH as FETCH_3DPW
 from train.data.real.threedpw import read_3dpw
+from train.synthetic.shards import finished_shards, open_shard
 
 KNOWN_SETS = f"""\
   COCO         person_keypoints_*.json: {FETCH_COCO}
@@ -42,7 +43,7 @@ KNOWN_SETS = f"""\
   AGORA        the same: {FETCH_AGORA}
   SPIN style   *.npz: {FETCH_SPIN}
   HybrIK style *.json of Human3.6M, MPI-INF-3DHP, 3DPW: {FETCH_HYBRIK}
-  synthetic    shard-*/meta.json: python -m train.synthetic --out FOLDER --count 20000"""
+  synthetic    shard-*.tar: python -m train.synthetic --out FOLDER --count 20000"""
 PICKLE_HEAD = 4096  # bytes, within which a pickle names the class it is of
 PICTURES_LOOKED_FOR = 1000  # file systems answer slowly for a million
 
@@ -209,15 +210,14 @@ def has_positions(record: Record) -> bool:
 
 def synthetic(path: Path) -> list[Found]:
     """Finished shards of synthetic people at or below a folder."""
-    folders = sorted({meta.parent.parent for meta in path.glob("**/shard-*/meta.json")})
-    counts = {
-        folder: sum(
-            len(np.load(meta.parent / "kind.npy", mmap_mode="r"))
-            for meta in folder.glob("shard-*/meta.json")
-        )
-        for folder in folders
-    }
-    return [Found("synthetic people", f, n, n, n, n, 1.0) for f, n in counts.items()]
+    found = []
+    for folder in sorted({shard.parent for shard in path.glob("**/shard-*.tar")}):
+        try:
+            n = sum(len(open_shard(shard)) for shard in finished_shards(folder))
+            found.append(Found("synthetic people", folder, n, n, n, n, 1.0))
+        except ArtifactError as error:
+            found.append(Found("synthetic people", folder, problem=str(error)))
+    return found
 
 
 def found_table(found: list[Found]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +12,13 @@ from glnet_rt.errors import ArtifactError, SourceError
 from train.data.sample import Sample
 from train.synthetic.background import HELD_OUT_BACKGROUNDS
 from train.synthetic.poses import HELD_OUT_FAMILIES
-from train.synthetic.shards import FORMAT_VERSION
+from train.synthetic.shards import finished_shards, open_shard
+from train.synthetic.things import HELD_OUT_THINGS
 
 PICTURE_OVER_BOX = 1.5  # side of the stored picture over the longer side of the person's box
 LABELS = (
     "keypoints_uv", "visible", "keypoints_xyz", "rotmats", "twist", "betas", "kind", "background",
-    "flags",
+    "flags", "things",
 )  # fmt: skip
 
 
@@ -26,13 +26,13 @@ class SyntheticShards:
     """All finished shards below a folder, as one indexed list of `Sample`s.
 
     Args:
-        folder: holds `shard-*/`, each with `meta.json` written last.
+        folder: holds `shard-*.tar`, each with its `.json` written last.
         body_sha256: the body the labels must speak of; betas of two bodies do not mix.
         box_scale: side of the network's crop over the longer side of the box.
 
     Raises:
         SourceError: no finished shard there.
-        ArtifactError: a shard was made with another body.
+        ArtifactError: a shard has another format or was made with another body.
     """
 
     description = "synthetic people of glnet-rt, no licensed data"
@@ -40,36 +40,29 @@ class SyntheticShards:
     def __init__(self, folder: Path, body_sha256: str, box_scale: float = 1.25) -> None:
         self.folder = folder
         self.crop_side = box_scale / PICTURE_OVER_BOX
-        metas = sorted(folder.glob("shard-*/meta.json"))
-        if not metas:
+        paths = finished_shards(folder)
+        if not paths:
             raise SourceError(
                 "no synthetic people found",
                 got=str(folder),
-                expected="folders shard-*/ with a meta.json",
+                expected="files shard-*.tar, each with its .json",
                 fix=f"python -m train.synthetic --out {folder} --count 20000 --split train",
             )
-        self.names = [m.parent.name for m in metas]
-        self.meta = [json.loads(m.read_text()) for m in metas]
-        for path, meta in zip(metas, self.meta, strict=True):
-            if meta.get("format_version") != FORMAT_VERSION:
-                raise ArtifactError(
-                    f"{path.parent} has another format",
-                    got=meta.get("format_version"),
-                    expected=FORMAT_VERSION,
-                    fix="render the set again with python -m train.synthetic",
-                )
+        opened = [open_shard(path) for path in paths]
+        self.names = [path.stem for path in paths]
+        self.meta = [shard.meta for shard in opened]
+        for path, meta in zip(paths, self.meta, strict=True):
             if meta["body_sha256"] != body_sha256:
                 raise ArtifactError(
-                    f"{path.parent} was made with another body",
+                    f"{path} was made with another body",
                     got=meta["body_sha256"],
                     expected=body_sha256,
                     fix="render the shards again with this body.npz",
                 )
-        parts = [m.parent for m in metas]
-        self.images = [np.load(p / "images.npy", mmap_mode="r") for p in parts]
-        self.surfaces = [np.load(p / "surface.npy", mmap_mode="r") for p in parts]
-        self.labels = {n: np.concatenate([np.load(p / f"{n}.npy") for p in parts]) for n in LABELS}
-        self.starts = np.cumsum([0] + [len(images) for images in self.images])
+        self.images = [shard.arrays["images"] for shard in opened]
+        self.surfaces = [shard.arrays["surface"] for shard in opened]
+        self.labels = {n: np.concatenate([shard.arrays[n] for shard in opened]) for n in LABELS}
+        self.starts = np.cumsum([0] + [len(shard) for shard in opened])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -93,6 +86,7 @@ class SyntheticShards:
         if meta["split"] != "heldout":
             return {}
         kind, background = self.labels["kind"], self.labels["background"]
+        things = sum(1 << number for number in codes(meta["things"], HELD_OUT_THINGS))
         pattern = 1 << meta["flags"].index("held_out_pattern")
         return {
             "pose family": np.isin(kind, codes(meta["kinds"], HELD_OUT_FAMILIES)),
@@ -100,6 +94,7 @@ class SyntheticShards:
             "background kind": np.isin(
                 background, codes(meta["backgrounds"], HELD_OUT_BACKGROUNDS)
             ),
+            "thing": (self.labels["things"] & things) > 0,
             "background photograph": np.isin(background, codes(meta["backgrounds"], ("photo",))),
         }
 

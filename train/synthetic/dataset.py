@@ -54,7 +54,7 @@ def render_set(
     ):
         for number, start in enumerate(range(0, count, shard_size)):
             rows = min(shard_size, count - start)
-            folder = out / f"shard-{number:05d}"
+            path = out / f"shard-{number:05d}.tar"
             meta = {
                 "seed": settings.seed, "split": settings.split, "start": start, "count": rows,
                 "size": settings.size, "body_id": body.body_id, "body_sha256": body.sha256,
@@ -62,21 +62,21 @@ def render_set(
                 "generator_version": shards.GENERATOR_VERSION,
                 "format_version": shards.FORMAT_VERSION,
             }  # fmt: skip
-            known = shards.read_meta(folder)
+            known = shards.read_meta(path)
             if known is not None and all(known.get(key) == meta[key] for key in meta):
                 progress.update(rows)
                 continue
-            partial = out / f"partial-{number:05d}"
+            partial = out / f"partial-{number:05d}.tar"
             shards.create(partial, rows, settings.size)
             for done in pool.imap_unordered(_render_chunk, _chunks(partial, start, rows)):
                 progress.update(done)
-            shards.finish(partial, folder, meta)
+            shards.finish(partial, path, meta)
 
 
-def _chunks(folder: Path, start: int, count: int) -> Iterator[tuple[Path, int, int, int]]:
-    """(folder, first row, rows, index of the first row's sample) of each piece of work."""
+def _chunks(path: Path, start: int, count: int) -> Iterator[tuple[Path, int, int, int]]:
+    """(tar file, first row, rows, index of the first row's sample) of each piece of work."""
     for row in range(0, count, _CHUNK):
-        yield folder, row, min(_CHUNK, count - row), start + row
+        yield path, row, min(_CHUNK, count - row), start + row
 
 
 def _start_worker(settings: SetSettings) -> None:
@@ -86,13 +86,8 @@ def _start_worker(settings: SetSettings) -> None:
 
 
 def _render_chunk(job: tuple[Path, int, int, int]) -> int:
-    """Render some rows straight into the shard's files; returns how many."""
-    folder, row, count, index = job
-    arrays = shards.open_arrays(folder, _generator.size)
-    for i in range(count):
-        sample = _generator.sample(index + i)
-        for name, array in arrays.items():
-            array[row + i] = getattr(sample, name)
-    for array in arrays.values():
-        array.flush()
+    """Render some rows straight into the shard's file; returns how many."""
+    path, row, count, number = job
+    people = (vars(_generator.sample(number + i)) for i in range(count))
+    shards.write(path, row, number, people, _generator.size)
     return count

@@ -59,6 +59,7 @@ class Sample:
     kind: int
     background: int
     flags: int
+    things: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,6 +256,7 @@ class Generator:
             kind=actor.pose.kind,
             background=background,
             flags=flags,
+            things=sum(1 << kind for kind in set(actor.things)),
         )
 
 
