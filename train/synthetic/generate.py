@@ -227,8 +227,9 @@ class Generator:
         xy = placement.project(keypoints)
         uv = picture.uv(xy)
         depth = keypoints[:, 2] + placement.translation[2]
-        seen = seen_keypoints(uv, depth, layer.zbuffer) & ~hidden_by_things(uv, depth, layer)
-        seen &= ~_covered(scene.occluders, xy)
+        seen = seen_keypoints(uv, depth, layer.zbuffer) & ~_covered(scene.occluders, xy)
+        if scene.actor.things:
+            seen &= ~hidden_by_things(uv, depth, layer)
         inside = placement.inside(xy) & (np.abs(uv) <= 0.5).all(1)
         return np.where(inside, np.where(seen, SEEN, HIDDEN), OUTSIDE).astype(np.uint8)
 

@@ -32,7 +32,7 @@ from train.synthetic.poses import FAMILY_NAMES
 from train.synthetic.things import THING_NAMES
 
 FORMAT_VERSION = 3  # of the files
-GENERATOR_VERSION = 6  # of the pictures: raise it when the same seed gives other ones
+GENERATOR_VERSION = 7  # of the pictures: raise it when the same seed gives other ones
 _MEMBERS = {"images": "image.npy", "mask": "mask.npy", "surface": "surface.npy"}
 _LABELS = "labels.npz"  # holds the other fields
 _BLOCK = 512  # of a tar file

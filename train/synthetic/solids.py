@@ -104,11 +104,17 @@ def _solid(vertices: Array, faces: Array, material: int) -> Solid:
 
 def _across(axis: Array) -> tuple[Array, Array]:
     """Two unit vectors that make a right-handed frame with `axis` as the third."""
-    along = axis / np.linalg.norm(axis)
-    helper = np.eye(3)[int(np.abs(along).argmin())]
-    across = np.cross(helper, along)
-    across /= np.linalg.norm(across)
-    return across, np.cross(along, across)
+    # In plain floats: NumPy's cross products would cost more than all the rest of a rod.
+    x, y, z = (float(v) for v in axis)
+    length = math.hypot(x, y, z)
+    x, y, z = x / length, y / length, z / length
+    if abs(z) < 0.9:  # across = z axis x along
+        side = math.hypot(x, y)
+        a, b, c = -y / side, x / side, 0.0
+    else:  # across = x axis x along
+        side = math.hypot(y, z)
+        a, b, c = 0.0, -z / side, y / side
+    return np.array([a, b, c]), np.array([y * c - z * b, z * a - x * c, x * b - y * a])
 
 
 @lru_cache(maxsize=1)
