@@ -123,8 +123,11 @@ def add_ablate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, help="runs at once, one thread each")
     defaults = {f.name: f.default for f in dataclasses.fields(AblationSettings)}
     for name in SHARED:
-        value = defaults[name]
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+        value, option = defaults[name], f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            parser.add_argument(option, action="store_true", help="train the heads alone")
+        else:
+            parser.add_argument(option, type=type(value), default=value)
 
 
 def ablate(arguments: argparse.Namespace) -> None:

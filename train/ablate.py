@@ -33,8 +33,9 @@ BUDGET_FILE, RESULT_FILE = "budget.json", "result.json"
 # Settings that have to be the same for rows to be compared.
 SHARED = (
     "images", "batch_size", "learning_rate", "input_size", "people",
-    "keypoint_weight", "depth_weight", "posture_weight",
+    "keypoint_weight", "depth_weight", "posture_weight", "frozen",
 )  # fmt: skip
+HEADS = ("global_head.", "pixel_head.", "fusion.")
 PAPER_HEAD: dict[str, Any] = {
     "winners": 1, "spreads": False, "settle_width": 0, "lifting_width": 0,
     "heatmaps": False, "surface": False, "global_baseline": False,
@@ -43,21 +44,17 @@ PAPER_HEAD: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """One row: what differs from GLNet with direct rotations, all of the paper's parts in place.
+    """What one run differs in from GLNet with direct rotations, all of the paper's parts in place.
 
     Attributes:
-        title: as in the paper's table.
         representation: `direct` or `decomposed`.
         network, loss, matching: fields that differ.
-        paper: the paper's PA-MPJPE and MPJPE on 3DPW, mm, where it has such a row.
     """
 
-    title: str
     representation: str = "direct"
     network: Mapping[str, Any] = field(default_factory=dict)
     loss: Mapping[str, Any] = field(default_factory=dict)
     matching: Mapping[str, Any] = field(default_factory=dict)
-    paper: tuple[float | None, float | None] = (None, None)
 
     @property
     def is_baseline(self) -> bool:
@@ -65,51 +62,70 @@ class Variant:
         return bool(self.network.get("global_baseline", False))
 
 
+@dataclass(frozen=True)
+class Row:
+    """A variant's line in one table.
+
+    Attributes:
+        variant: its name in `VARIANTS`.
+        title: as in the paper's table.
+        paper: the paper's PA-MPJPE and MPJPE on 3DPW, mm, where it has such a row.
+    """
+
+    variant: str
+    title: str
+    paper: tuple[float | None, float | None] = (None, None)
+
+
 VARIANTS = {
-    "baseline": Variant(
-        "global feature alone",
-        network={"global_baseline": True},
-        loss={"pixel_weight": 0.0},
-        paper=(49.6, 76.9),
-    ),
-    "encoding": Variant("+ local encoding", matching={"center": True}, paper=(43.7, 74.3)),
-    "matching": Variant(
-        "+ dynamic matching", network={"local_encoding": False}, paper=(43.5, 73.1)
-    ),
-    "both": Variant("+ both", paper=(40.8, 68.7)),
-    "decomposed": Variant("+ both, decomposed", "decomposed", paper=(39.7, 66.3)),
-    "unguided": Variant("part points not guided by keypoints", network={"guided": False}),
-    "refine-nothing": Variant("global", network={"refined": ()}, paper=(45.5, 73.9)),
-    "refine-all": Variant(
-        "shape + rotation + camera",
-        network={"refined": ("rotation", "shape", "camera")},
-        paper=(42.7, 71.2),
-    ),
-    "refine-shape": Variant(
-        "shape + rotation", network={"refined": ("rotation", "shape")}, paper=(40.6, 68.2)
-    ),
-    "positives-1": Variant("T = 1", matching={"positives": 1}, paper=(None, 70.5)),
-    "positives-10": Variant("T = 10", matching={"positives": 10}, paper=(None, 67.4)),
-    "positives-50": Variant("T = 50", matching={"positives": 50}, paper=(None, 66.5)),
-    "positives-100": Variant("T = 100", matching={"positives": 100}, paper=(None, 68.4)),
-    "cost-depth": Variant(
-        "class + 2D + depth", matching={"depth_weight": 70.0}, paper=(42.3, 70.4)
-    ),
-    "cost-rotation": Variant(
-        "class + 2D + depth + rotation",
-        matching={"depth_weight": 70.0, "rotation_weight": 0.1},
-        paper=(41.2, 71.3),
-    ),
+    "baseline": Variant(network={"global_baseline": True}, loss={"pixel_weight": 0.0}),
+    "encoding": Variant(matching={"center": True}),
+    "matching": Variant(network={"local_encoding": False}),
+    "both": Variant(),
+    "decomposed": Variant("decomposed"),
+    "unguided": Variant(network={"guided": False}),
+    "refine-nothing": Variant(network={"refined": ()}),
+    "refine-all": Variant(network={"refined": ("rotation", "shape", "camera")}),
+    "refine-shape": Variant(network={"refined": ("rotation", "shape")}),
+    "positives-1": Variant(matching={"positives": 1}),
+    "positives-10": Variant(matching={"positives": 10}),
+    "positives-50": Variant(matching={"positives": 50}),
+    "positives-100": Variant(matching={"positives": 100}),
+    "cost-depth": Variant(matching={"depth_weight": 70.0}),
+    "cost-rotation": Variant(matching={"depth_weight": 70.0, "rotation_weight": 0.1}),
 }
-TABLES: dict[int, tuple[str, tuple[str, ...]]] = {
-    2: ("what each component gives",
-        ("baseline", "encoding", "matching", "both", "decomposed")),
-    3: ("what guides the local features", ("matching", "unguided", "both")),
-    4: ("which parameters pixels refine",
-        ("refine-nothing", "refine-all", "refine-shape", "both")),
-    5: ("number of positives T",
-        ("positives-1", "positives-10", "both", "positives-50", "positives-100")),
-    6: ("matching cost", ("both", "cost-depth", "cost-rotation")),
+# From Table 3 on the paper decomposes rotations; every row of ours but one has direct ones.
+TABLES: dict[int, tuple[str, tuple[Row, ...]]] = {
+    2: ("what each component gives", (
+        Row("baseline", "global feature alone", (49.6, 76.9)),
+        Row("encoding", "+ local encoding", (43.7, 74.3)),
+        Row("matching", "+ dynamic matching", (43.5, 73.1)),
+        Row("both", "+ both", (40.8, 68.7)),
+        Row("decomposed", "+ both, decomposed", (39.7, 66.3)),
+    )),
+    3: ("what guides the local features", (
+        Row("matching", "no local features"),
+        Row("unguided", "part points left to themselves"),
+        Row("both", "part points guided by 2D keypoints", (39.7, 66.3)),
+    )),
+    4: ("which parameters pixels refine", (
+        Row("refine-nothing", "none", (45.5, 73.9)),
+        Row("refine-all", "shape + rotation + camera", (42.7, 71.2)),
+        Row("refine-shape", "shape + rotation", (40.6, 68.2)),
+        Row("both", "rotation", (39.7, 66.3)),
+    )),
+    5: ("number of positives T", (
+        Row("positives-1", "T = 1", (None, 70.5)),
+        Row("positives-10", "T = 10", (None, 67.4)),
+        Row("both", "T = 20", (None, 66.3)),
+        Row("positives-50", "T = 50", (None, 66.5)),
+        Row("positives-100", "T = 100", (None, 68.4)),
+    )),
+    6: ("matching cost", (
+        Row("both", "class + 2D", (39.7, 66.3)),
+        Row("cost-depth", "class + 2D + depth", (42.3, 70.4)),
+        Row("cost-rotation", "class + 2D + depth + rotation", (41.2, 71.3)),
+    )),
 }  # fmt: skip
 
 
@@ -127,6 +143,8 @@ class AblationSettings:
         people: held-out people each run is judged on.
         keypoint_weight, depth_weight, posture_weight: of the losses; the paper's by default. The
             weights that GLNet's shipped network was trained with are 30, 10 and 40.
+        frozen: train the heads alone. Rows then differ in what they read from the same features,
+            and no loss can take features from another.
     """
 
     data: Path
@@ -142,6 +160,7 @@ class AblationSettings:
     keypoint_weight: float = 70.0
     depth_weight: float = 70.0
     posture_weight: float = 0.0
+    frozen: bool = False
 
     def budget(self) -> dict[str, Any]:
         """What has to be the same for rows to be compared."""
@@ -214,6 +233,7 @@ class Run:
             cooldown=settings.images,
             ema=0.99,
             subgrid=1,
+            only=HEADS if settings.frozen else (),
             seed=self.seed,
             evaluate_every=settings.images,
             checkpoint_every=5_000,
@@ -244,7 +264,7 @@ class Run:
 
 def runs_of(tables: Sequence[int], seeds: Sequence[int], settings: AblationSettings) -> list[Run]:
     """Every run the tables need, seed by seed, so that a stop leaves whole tables behind."""
-    names = list(dict.fromkeys(name for table in tables for name in TABLES[table][1]))
+    names = list(dict.fromkeys(row.variant for table in tables for row in TABLES[table][1]))
     return [Run(name, seed, settings) for seed in seeds for name in names]
 
 
@@ -278,14 +298,14 @@ def say(result: Mapping[str, Any]) -> None:
 def rows_of(table: int, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row per variant: mean and standard deviation over the seeds among the results found."""
     rows = []
-    for name in TABLES[table][1]:
-        results = [result for result in found if result["variant"] == name]
+    for line in TABLES[table][1]:
+        results = [result for result in found if result["variant"] == line.variant]
         row: dict[str, Any] = {
-            "variant": name,
-            "title": VARIANTS[name].title,
+            "variant": line.variant,
+            "title": line.title,
             "seeds": [r["seed"] for r in results],
-            "paper_3dpw_pa_mpjpe_mm": VARIANTS[name].paper[0],
-            "paper_3dpw_mpjpe_mm": VARIANTS[name].paper[1],
+            "paper_3dpw_pa_mpjpe_mm": line.paper[0],
+            "paper_3dpw_mpjpe_mm": line.paper[1],
         }
         for figure in FIGURES:
             values = [r[figure] for r in results if r[figure] is not None]

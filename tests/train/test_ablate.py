@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from glnet_rt.body_model import BodyModel
 from glnet_rt.errors import ArtifactError
@@ -22,6 +23,7 @@ from train.ablate import (
     runs_of,
     train_all,
 )
+from train.checkpoint import load_state
 from train.losses import LossConfig
 from train.model.glnet import GLNet
 
@@ -37,7 +39,7 @@ def settings(tmp_path: Path, people: Path) -> AblationSettings:
 
 
 def test_every_row_of_every_table_is_a_variant_and_every_variant_is_used() -> None:
-    used = {name for _, rows in TABLES.values() for name in rows}
+    used = {row.variant for _, rows in TABLES.values() for row in rows}
     assert used == set(VARIANTS)
 
 
@@ -85,6 +87,17 @@ def test_runs_are_kept_and_not_repeated(
     table = markdown(2, list(rows.values()))
     assert "| + local encoding | 2 |" in table
     assert "43.7" in table
+
+
+def test_frozen_rows_train_their_heads_alone(settings: AblationSettings, body: BodyModel) -> None:
+    run = Run("both", 0, dataclasses.replace(settings, frozen=True))
+    torch.manual_seed(0)
+    initial = dict(GLNet(run.network(body)).named_parameters())
+    train_all([run])
+    trained = load_state(run.folder / "state.pt")["model"]
+    moved = {name for name, value in initial.items() if not torch.equal(trained[name], value)}
+    assert any(name.startswith("pixel_head.") for name in moved)
+    assert not any(name.startswith("backbone.") for name in moved)
 
 
 def test_a_run_of_another_budget_is_not_taken_for_this_one(settings: AblationSettings) -> None:
