@@ -33,7 +33,7 @@ BUDGET_FILE, RESULT_FILE = "budget.json", "result.json"
 # Settings that have to be the same for rows to be compared.
 SHARED = (
     "images", "batch_size", "learning_rate", "input_size", "people",
-    "keypoint_weight", "depth_weight", "posture_weight", "frozen",
+    "keypoint_weight", "depth_weight", "posture_weight", "frozen", "subgrid",
 )  # fmt: skip
 HEADS = ("global_head.", "pixel_head.", "fusion.")
 PAPER_HEAD: dict[str, Any] = {
@@ -145,6 +145,8 @@ class AblationSettings:
             weights that GLNet's shipped network was trained with are 30, 10 and 40.
         frozen: train the heads alone. Rows then differ in what they read from the same features,
             and no loss can take features from another.
+        subgrid: every how many-th pixel, across and down, predicts in a step; of T positives the
+            same part is matched, at least one.
     """
 
     data: Path
@@ -161,6 +163,7 @@ class AblationSettings:
     depth_weight: float = 70.0
     posture_weight: float = 0.0
     frozen: bool = False
+    subgrid: int = 1
 
     def budget(self) -> dict[str, Any]:
         """What has to be the same for rows to be compared."""
@@ -220,11 +223,13 @@ class Run:
         return dataclasses.replace(config, **{**PAPER_HEAD, **variant.network})
 
     def recipe(self) -> FitConfig:
-        """Eq. 2 as it stands, with this row's changes; every pixel predicts."""
+        """Eq. 2 as it stands, with this row's changes."""
         variant, settings = VARIANTS[self.name], self.settings
         weights = {n: getattr(settings, n) for n in SHARED if n.endswith("_weight")}
         loss = LossConfig(settled_share=0.0, **weights)
         matching = dataclasses.replace(loss.matching, **variant.matching)
+        positives = max(1, matching.positives // settings.subgrid**2)
+        matching = dataclasses.replace(matching, positives=positives)
         return FitConfig(
             images=settings.images,
             batch_size=settings.batch_size,
@@ -232,7 +237,7 @@ class Run:
             warmup=max(1, min(2_000, settings.images // 10)),
             cooldown=settings.images,
             ema=0.99,
-            subgrid=1,
+            subgrid=settings.subgrid,
             only=HEADS if settings.frozen else (),
             seed=self.seed,
             evaluate_every=settings.images,
