@@ -100,5 +100,5 @@ $(VENV)/.torch: $(VENV)/.made
 
 $(VENV)/.test: $(VENV)/.torch $(VENV)/.runtime
 	@echo "== what training, export and the tests need"
-	@$(PIP) install -e ".[train,export,dev,oracles]"
+	@$(PIP) install -e ".[cuda,train,export,dev,oracles]"
 	@touch $@

@@ -55,6 +55,12 @@ DEV = [
 # but a test may import it, and it is an extra of its own.
 ORACLES = ["smplx>=0.1.28"]
 
+# NVRTC must have the major version of cuda-bindings, and the driver must know that version: CUDA 13
+# from driver 580 on, CUDA 12 on JetPack 6.
+CUDA = ["cuda-bindings>=13", "nvidia-cuda-nvrtc>=13"]
+CUDA12 = ["cuda-bindings>=12.6,<13", "nvidia-cuda-nvrtc-cu12>=12.6"]
+PYCUDA = ["pycuda>=2024.1"]
+
 setup(
     name="glnet-rt",
     version=read_version(),
@@ -65,9 +71,20 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["glnet_rt", "glnet_rt.*"]),
-    package_data={"glnet_rt": ["assets/*", "py.typed"]},
+    package_data={
+        "glnet_rt": ["assets/*", "py.typed"],
+        "glnet_rt.backends.cuda": ["kernels/*"],
+    },
     install_requires=RUNTIME,
-    extras_require={"train": TRAIN, "export": EXPORT, "dev": DEV, "oracles": ORACLES},
+    extras_require={
+        "cuda": CUDA,
+        "cuda12": CUDA12,
+        "pycuda": PYCUDA,
+        "train": TRAIN,
+        "export": EXPORT,
+        "dev": DEV,
+        "oracles": ORACLES,
+    },
     entry_points={"console_scripts": ["glnet-rt = glnet_rt.cli.main:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -45,6 +45,7 @@ def test_wheel_holds_every_module_and_asset(wheel: Path) -> None:
     package = ROOT / "glnet_rt"
     wanted = list(package.rglob("*.py"))
     wanted += [p for p in (package / "assets").iterdir() if p.is_file()]
+    wanted += (package / "backends/cuda/kernels").iterdir()
     wanted.append(package / "py.typed")
     names = set(zipfile.ZipFile(wheel).namelist())
     missing = [p for p in wanted if p.relative_to(ROOT).as_posix() not in names]
@@ -71,13 +72,18 @@ def test_wheel_metadata(wheel: Path) -> None:
     assert any(n.endswith("LICENSE") for n in archive.namelist())
 
 
-IMPORT_NAMES = {"opencv-python-headless": "cv2", "scikit-image": "skimage", "pytest-cov": "pytest"}
+IMPORT_NAMES = {
+    "cuda-bindings": "cuda",
+    "opencv-python-headless": "cv2",
+    "pytest-cov": "pytest",
+    "scikit-image": "skimage",
+}
 
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("glnet_rt", ()),
+        ("glnet_rt", ("cuda", "pycuda")),
         ("train", ("train",)),
         ("export", ("export",)),
         ("benchmarks", ("train", "export", "dev")),
