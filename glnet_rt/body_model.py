@@ -41,7 +41,8 @@ class BodyModel:
     Args:
         arrays: the checked contents of a body file; `BodyModel.load` reads them.
 
-    Attributes: those of `BodyFile`, `parents` (24 ints, -1 for the root) and `num_betas`.
+    Attributes: those of `BodyFile`, `parents` (24 ints, -1 for the root), `num_betas`, and the rest
+        skeleton as `rest_template` [29, 3] + `rest_dirs` [29, 3, num_betas] @ betas, float64, m.
     """
 
     def __init__(self, arrays: BodyFile) -> None:
@@ -61,7 +62,7 @@ class BodyModel:
         self.num_betas = self.shapedirs.shape[2]
         self._influences = _compact_weights(self.lbs_weights)
         self._pose_runs = _compact_posedirs(self.posedirs)
-        self._rest_template, self._rest_dirs = self._rest_basis()
+        self.rest_template, self.rest_dirs = self._rest_basis()
         self._coco = None if self.coco_regressor is None else _Regressor(self.coco_regressor)
         self._h36m = None if self.J_regressor_h36m is None else _Regressor(self.J_regressor_h36m)
 
@@ -94,8 +95,8 @@ class BodyModel:
             betas: [B, n], n from 0 to `num_betas`; missing ones are zero.
         """
         betas = self._check_betas(betas)
-        dirs = self._rest_dirs[:, :, : betas.shape[1]]
-        rest = self._rest_template + np.einsum("jck,bk->bjc", dirs, betas.astype(np.float64))
+        dirs = self.rest_dirs[:, :, : betas.shape[1]]
+        rest = self.rest_template + np.einsum("jck,bk->bjc", dirs, betas.astype(np.float64))
         return np.asarray(rest, dtype=np.float32)
 
     def __call__(self, betas: Array, pose: Array, transl: Array | None = None) -> BodyOutput:

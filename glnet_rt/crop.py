@@ -10,6 +10,7 @@ in pixel-centre coordinates on both sides. What lies outside the image is black.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -177,31 +178,61 @@ def sample_square(image: Array, center_px: Array, side_px: float, size: int) -> 
         side_px: side of the square, px.
         size: S.
     """
-    step = side_px / size  # image pixels per crop pixel
-    halvings = max(0, math.ceil(math.log2(step / MAX_BILINEAR_STEP)))
-    block = 2**halvings
-    columns, rows = (
-        _under_square(center, side_px, margin=block, limit=limit)
-        for center, limit in zip(center_px.tolist(), (image.shape[1], image.shape[0]), strict=True)
-    )
-    window = image[rows, columns]
-    if window.strides[1:] != (3, 1) or window.strides[0] <= 0:
-        window = np.ascontiguousarray(window)  # OpenCV reads rows of packed pixels
-    for _ in range(halvings):
-        window = _halve(window)
-    # The centre of the window's first pixel, in image px, is that of the block it averages.
-    origin = np.array([columns.start, rows.start]) + (block - 1) / 2
-    scale = step / block
-    shift = (center_px - (size / 2 - 0.5) * step - origin) / block
-    window_from_crop = np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]])
+    window = window_under(center_px, side_px, size, (image.shape[1], image.shape[0]))
+    pixels = image[window.rows, window.columns]
+    if pixels.strides[1:] != (3, 1) or pixels.strides[0] <= 0:
+        pixels = np.ascontiguousarray(pixels)  # OpenCV reads rows of packed pixels
+    for _ in range(window.halvings):
+        pixels = _halve(pixels)
+    scale, (x, y) = window.scale, window.shift
     return cv2.warpAffine(
-        window,
-        window_from_crop,
+        pixels,
+        np.array([[scale, 0.0, x], [0.0, scale, y]]),
         (size, size),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_CONSTANT,
         borderValue=(0, 0, 0),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The pixels under a square, and how they are sampled.
+
+    Attributes:
+        columns, rows: of the image, never empty.
+        halvings: how often they are averaged 2 x 2 first.
+        scale: halved pixels per crop pixel.
+        shift: (x, y) of the crop's first pixel in the halved window, pixel centres on integers.
+    """
+
+    columns: slice
+    rows: slice
+    halvings: int
+    scale: float
+    shift: tuple[float, float]
+
+
+def window_under(
+    center_px: Array, side_px: float, size: int, image_size: tuple[int, int]
+) -> Window:
+    """The plan by which `sample_square` and the CUDA kernels sample one square.
+
+    Args:
+        center_px, side_px, size: as for `sample_square`.
+        image_size: (width, height), px.
+    """
+    step = side_px / size  # image pixels per crop pixel
+    halvings = max(0, math.ceil(math.log2(step / MAX_BILINEAR_STEP)))
+    block = 2**halvings
+    columns, rows = (
+        _under_square(center, side_px, margin=block, limit=limit)
+        for center, limit in zip(center_px.tolist(), image_size, strict=True)
+    )
+    # The centre of the window's first pixel, in image px, is that of the block it averages.
+    origin = np.array([columns.start, rows.start]) + (block - 1) / 2
+    x, y = ((center_px - (size / 2 - 0.5) * step - origin) / block).tolist()
+    return Window(columns, rows, halvings, step / block, (x, y))
 
 
 def _under_square(center: float, side_px: float, *, margin: int, limit: int) -> slice:

@@ -175,31 +175,76 @@ class Decoder:
             return ()
         center_px = np.stack([crop.center_px for crop in crops])
         side_px = np.array([crop.side_px for crop in crops])
-        if K is None:
-            focal: Array | float = self.spec.focal
-            offset = image_offset(center_px, side_px, image_size)
-            intrinsics = [virtual_intrinsics(side, image_size, self.spec) for side in side_px]
-        else:
-            focal, offset = crop_camera(center_px, side_px, K)
-            intrinsics = [K] * len(crops)
+        focal, offset, intrinsics = crop_lenses(center_px, side_px, image_size, self.spec, K)
         bodies = decode_arrays(self.body, self.spec, output, offset, focal)
         keypoints_px = uv_to_image_px(output.keypoints_uvd[..., :2], center_px, side_px)
         keypoints_px = keypoints_px.astype(np.float32)
-        return tuple(
-            Person(
-                vertices=bodies.vertices[i],
-                joints=bodies.joints[i],
-                keypoints_px=keypoints_px[i],
-                global_orient=bodies.rotmats[i, 0],
-                body_pose=bodies.rotmats[i, 1:],
-                betas=bodies.betas[i],
-                transl=bodies.transl[i],
-                bbox_xyxy=crop.bbox_xyxy.astype(np.float32),
-                score=float(output.score[i]),
-                K=intrinsics[i],
-            )
-            for i, crop in enumerate(crops)
+        boxes = [crop.bbox_xyxy for crop in crops]
+        return as_people(bodies, keypoints_px, output.score, boxes, intrinsics)
+
+
+def as_people(
+    bodies: BodyArrays,
+    keypoints_px: Array,
+    score: Array,
+    boxes: Sequence[Array],
+    intrinsics: Sequence[Array],
+) -> tuple[Person, ...]:
+    """One Person per row.
+
+    Args:
+        bodies: B of them.
+        keypoints_px: [B, 36, 2] float32, image px.
+        score: [B].
+        boxes: B times [4], edges in image px.
+        intrinsics: B times [3, 3] float64, px.
+    """
+    return tuple(
+        Person(
+            vertices=bodies.vertices[i],
+            joints=bodies.joints[i],
+            keypoints_px=keypoints_px[i],
+            global_orient=bodies.rotmats[i, 0],
+            body_pose=bodies.rotmats[i, 1:],
+            betas=bodies.betas[i],
+            transl=bodies.transl[i],
+            bbox_xyxy=box.astype(np.float32),
+            score=float(score[i]),
+            K=intrinsics[i],
         )
+        for i, box in enumerate(boxes)
+    )
+
+
+def crop_lenses(
+    center_px: Array,
+    side_px: Array,
+    image_size: tuple[int, int],
+    spec: NetSpec,
+    K: Array | None,
+) -> tuple[Array | float, Array, list[Array]]:
+    """The camera of each crop: through K, or the virtual one where the lens is unknown.
+
+    Args:
+        center_px: [B, 2], image px.
+        side_px: [B], px.
+        image_size: (width, height), px.
+        spec: for the virtual camera.
+        K: [3, 3] intrinsics, px, or None.
+
+    Returns:
+        focal: over crop side; one number, or [B, 2].
+        offset: [B, 2], crop sides.
+        intrinsics: B times [3, 3] float64, px, of the full image.
+
+    Raises:
+        ContractError: K is no pinhole matrix.
+    """
+    if K is None:
+        intrinsics = [virtual_intrinsics(side, image_size, spec) for side in side_px]
+        return spec.focal, image_offset(center_px, side_px, image_size), intrinsics
+    focal, offset = crop_camera(center_px, side_px, K)
+    return focal, offset, [K] * len(side_px)
 
 
 def check_same_body(body: BodyModel, spec: NetSpec) -> None:

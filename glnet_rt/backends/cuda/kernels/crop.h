@@ -105,7 +105,7 @@ GLNET_BOTH inline void sample_pixel(const PersonParams& person, const uint32_t* 
     const int bit = 20 - 10 * channel;
     const T upper = T((a >> bit) & 255u) * (T(1) - across) + T((b >> bit) & 255u) * across;
     const T lower = T((c >> bit) & 255u) * (T(1) - across) + T((d >> bit) & 255u) * across;
-    rgb[channel] = floor(upper * (T(1) - down) + lower * down + T(0.5));
+    rgb[channel] = rint(upper * (T(1) - down) + lower * down);
   }
 }
 

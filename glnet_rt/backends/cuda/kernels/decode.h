@@ -114,16 +114,26 @@ GLNET_BOTH inline void stand(const float* uvd, PersonWork<T>& work) {
 template <class T>
 GLNET_BOTH inline void decode_decomposed(const DecodeSetup& setup, const float* uvd,
                                          const float* twist, PersonWork<T>& work) {
+  // Points relative to the pelvis, as differences of what is small: metres away from the camera a
+  // float would lose micrometres, and with them the direction of short bones.
   each(NUM_SKELETON, [&](int k) {
-    const T z = T(setup.depth_range_m) * T(uvd[3 * k + 2]) + work.depth;
-    work.points[3 * k] = (T(uvd[3 * k]) + work.offset[0]) * z / work.focal[0];
-    work.points[3 * k + 1] = (T(uvd[3 * k + 1]) + work.offset[1]) * z / work.focal[1];
-    work.points[3 * k + 2] = z;
+    const T range = T(setup.depth_range_m);
+    const T z = range * T(uvd[3 * k + 2]), root_z = range * T(uvd[2]);
+    for (int axis = 0; axis < 2; ++axis) {
+      const T u = T(uvd[3 * k + axis]), root_u = T(uvd[axis]), offset = work.offset[axis];
+      const T apart = (u - root_u) * work.depth + (u + offset) * z - (root_u + offset) * root_z;
+      work.points[3 * k + axis] = apart / work.focal[axis];
+    }
+    work.points[3 * k + 2] = z - root_z;
   });
   each(1, [&](int) {
     best_rotation(work.rest, work.points, work.world);
     for (int i = 0; i < 9; ++i) work.local[i] = work.world[i];
-    for (int i = 0; i < 3; ++i) work.placed[i] = work.pelvis[i] = work.points[i];
+    for (int i = 0; i < 3; ++i) work.placed[i] = T(0);
+    const T z = T(setup.depth_range_m) * T(uvd[2]) + work.depth;
+    work.pelvis[0] = (T(uvd[0]) + work.offset[0]) * z / work.focal[0];
+    work.pelvis[1] = (T(uvd[1]) + work.offset[1]) * z / work.focal[1];
+    work.pelvis[2] = z;
   });
 #pragma unroll 1
   for (int depth = 1; depth < DEEPEST; ++depth) {

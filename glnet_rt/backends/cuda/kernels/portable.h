@@ -45,6 +45,7 @@ static thread_local bool backwards = false;  // tests run every loop both ways: 
 #if !defined(__CUDACC_RTC__)
 using std::cos;
 using std::floor;
+using std::rint;
 using std::sin;
 using std::sqrt;
 #endif
@@ -149,12 +150,22 @@ inline void launch(void (*kernel)(P...), const unsigned* grid, const unsigned* b
                    void** arguments) {
   launch(kernel, grid, block, arguments, std::make_index_sequence<sizeof...(P)>());
 }
+// How many arguments there are, and the bytes of each.
+template <class... P>
+inline int argument_sizes(void (*)(P...), int* sizes) {
+  const int each[] = {static_cast<int>(sizeof(P))...};
+  for (size_t i = 0; i < sizeof...(P); ++i) sizes[i] = each[i];
+  return static_cast<int>(sizeof...(P));
+}
 }  // namespace glnet
 #define GLNET_ENTRY(kernel)                                                              \
   extern "C" void launch_##kernel(const unsigned* grid, const unsigned* block,           \
                                   void** arguments, int backwards) {                     \
     glnet::backwards = backwards != 0;                                                   \
     glnet::launch(kernel, grid, block, arguments);                                       \
+  }                                                                                      \
+  extern "C" int arguments_##kernel(int* sizes) {                                        \
+    return glnet::argument_sizes(kernel, sizes);                                         \
   }
 using glnet::blockIdx;
 using glnet::blockDim;
