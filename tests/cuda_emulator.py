@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ class Event:
                 stream.run(operation)
 
 
+@cache
 def compile_all(flags: tuple[str, ...] = ()) -> dict[str, tuple[Any, list[int]]]:
     """Entry point -> its CPU launcher and the bytes of each of its arguments."""
     kernels = {}
@@ -117,6 +119,8 @@ class EmulatedDriver:
             self.threads.add(threading.get_ident())
             code = self.fail.pop(len(self.calls) - 1, None)
             if code is not None:
+                if name == "cuStreamEndCapture":  # a capture ends, whatever becomes of it
+                    self.live[arguments[0]].captured = None
                 return (getattr(self.real.CUresult, code), *[None] * 3)
             result = implementation(self, *arguments)
             if isinstance(result, self.real.CUresult):

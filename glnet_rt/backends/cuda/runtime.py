@@ -13,7 +13,7 @@ of one frame follow on each other and share buffers, hence one stream: captured,
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -29,7 +29,7 @@ from glnet_rt.backends.cuda.stage import NetworkStage, OpenStage
 from glnet_rt.backends.cuda.workspace import SlotLayout, Workspace
 from glnet_rt.body_model import BodyModel
 from glnet_rt.contracts import Array
-from glnet_rt.errors import BackendError, ContractError
+from glnet_rt.errors import BackendError, ContractError, GlnetError
 from glnet_rt.spec import NetSpec
 
 # Threads of a block. Decoding: enough for the 75 unknowns of a fit, few enough to meet often.
@@ -114,29 +114,36 @@ class DeviceRuntime(Closing):
         self._spec = spec
         self._functions: dict[str, int] = {}
         self._graphs: dict[int, int] = {}
-        with ExitStack() as stack:
-            self._stack = stack
-            self.binding = stack.enter_context(open_binding(config.binding, config.ordinal))
-            self.uses_graphs = _choose_graphs(config, self.binding)
-            self._load_kernels(config.cache)
-            self._streams = [self._make_stream() for _ in range(3)]
-            self._copy_in, self._compute, self._copy_out = self._streams
-            self._stage = open_stage(self.binding)
-            stack.callback(self._stage.close)
-            self.buckets = _checked_buckets(self._stage)
-            kernel_body = lay_out(body, spec.num_betas)
-            self._vertices = kernel_body.vertices
-            self._plan = Workspace(spec, kernel_body, self.buckets[-1], self._stage.half_input)
-            self._workspace = self._malloc(self._plan.layout.size)
-            self._slot_layout = SlotLayout(
-                spec, self._vertices, self.buckets[-1], config.max_pixels
-            )
-            self.slots = tuple(self._make_slot() for _ in range(config.slots))
-            stack.callback(self._stage.close)  # again, so that it goes before the memory goes
-            stack.callback(self.synchronize)
-            self._upload_constants()
-            self._warm_up()
-            self._stack = stack.pop_all()
+        self._stack = ExitStack()
+        try:
+            self._open(config, body, open_stage)
+        except BaseException:
+            with suppress(GlnetError):  # the first failure is the one to tell
+                self.close()
+            raise
+
+    def _open(self, config: CudaConfig, body: BodyModel, open_stage: OpenStage) -> None:
+        stack = self._stack
+        self.binding = stack.enter_context(open_binding(config.binding, config.ordinal))
+        self.uses_graphs = _choose_graphs(config, self.binding)
+        self._load_kernels(config.cache)
+        self._streams = [self._make_stream() for _ in range(3)]
+        self._copy_in, self._compute, self._copy_out = self._streams
+        self._stage = open_stage(self.binding)
+        stack.callback(self._stage.close)
+        self.buckets = _checked_buckets(self._stage)
+        kernel_body = lay_out(body, self._spec.num_betas)
+        self._vertices = kernel_body.vertices
+        most, half_input = self.buckets[-1], self._stage.half_input
+        self._plan = Workspace(self._spec, kernel_body, most, half_input)
+        self._workspace = self._malloc(self._plan.layout.size)
+        self._slot_layout = SlotLayout(self._spec, self._vertices, most, config.max_pixels)
+        self.slots = tuple(self._make_slot() for _ in range(config.slots))
+        stack.callback(self._stage.close)  # again, so that it goes before the memory goes
+        stack.callback(self.synchronize)
+        self._upload_constants()
+        self._warm_up()
+        stack.callback(self.synchronize)  # again, so that graphs go when they have run
 
     def enqueue(self, slot: Slot, frame_bytes: int) -> None:
         """Put one frame on its way; `slot.frame` and `slot.params` are written.
@@ -323,15 +330,14 @@ class DeviceRuntime(Closing):
     def _capture(self, bucket: int) -> int:
         binding = self.binding
         binding.begin_capture(self._compute)
-        try:
-            self._enqueue_steps(bucket)
-        finally:  # a stream left capturing could not be destroyed in peace
-            graph = binding.end_capture(self._compute)
-        try:
+        with ExitStack() as stack:
+            try:
+                self._enqueue_steps(bucket)
+            finally:  # a stream must not be left capturing
+                graph = binding.end_capture(self._compute)
+                stack.callback(binding.destroy_graph, graph)
             executable = binding.instantiate(graph)
-        finally:
-            binding.destroy_graph(graph)
-        self._stack.callback(binding.destroy_executable, executable)
+            self._stack.callback(binding.destroy_executable, executable)
         return executable
 
 
