@@ -42,13 +42,13 @@ check-all: lint
 	@echo "== tests, the slow ones too"
 	@$(PYTEST) -m "not gpu" $(COVERAGE)
 
-# pytest answers 5 where it collected no test.
+# What was found goes into docs/hardware.md, failures too.
 test-gpu: $(VENV)/.test
 	@if ! nvidia-smi -L >/dev/null 2>&1; then \
 		echo "No NVIDIA GPU found (nvidia-smi -L failed): no GPU test was run."; \
 	else \
-		nvidia-smi -L; $(PYTEST) -m gpu; code=$$?; \
-		if [ $$code -eq 5 ]; then echo "There is no GPU test yet: nothing was run."; else exit $$code; fi; \
+		nvidia-smi -L; rm -f out/gpu.json; $(PYTEST) -m gpu -rs -s; code=$$?; \
+		$(BIN)/python -m tests.gpu.record out/gpu.json docs/hardware.md && exit $$code; \
 	fi
 
 lint: $(VENV)/.test

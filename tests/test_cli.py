@@ -325,6 +325,18 @@ def test_doctor(tiny_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"numpy {np.__version__}" in out
 
 
+def test_doctor_tells_what_of_cuda_is_there(
+    tiny_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the package, each part says what to install; none of it makes the command fail."""
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    code, told = call_json(capsys, "doctor", "--artifact", tiny_path)
+    assert code == 0
+    assert told["cuda"]["pycuda"]
+    for part in ("compiler", "device"):
+        assert "fix: pip install" in told["cuda"][part]
+
+
 def test_doctor_tells_what_is_not_installed(
     tiny_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from glnet_rt.cli.common import (
 from glnet_rt.errors import GlnetError
 
 PACKAGES = ("numpy", "opencv-python-headless", "numba", "onnxruntime", "typer", "rich")
+CUDA_PACKAGES = ("cuda-bindings", "nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12", "pycuda")
 
 
 def doctor(artifact: ArtifactOption = None, json: JsonOption = False) -> None:
@@ -36,7 +37,7 @@ def doctor(artifact: ArtifactOption = None, json: JsonOption = False) -> None:
         print_json(values)
     else:
         for name, value in values.items():
-            if name in ("packages", "estimator"):
+            if name in ("packages", "cuda", "estimator"):
                 lines = value if isinstance(value, list) else [f"{k} {v}" for k, v in value.items()]
                 typer.echo("\n".join([f"{name}:", *(f"  {line}" for line in lines)]))
             elif name != "error":
@@ -56,7 +57,34 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "packages": {name: _version(name) for name in PACKAGES},
+        "cuda": cuda_environment(),
     }
+
+
+def cuda_environment() -> dict[str, str]:
+    """What of the CUDA run time is there: each with its version, or why not and what to do."""
+    from glnet_rt.backends.cuda import nvrtc
+    from glnet_rt.backends.cuda.binding import open_binding
+
+    told = {name: _version(name) for name in CUDA_PACKAGES}
+    try:
+        told["compiler"] = f"NVRTC {'.'.join(map(str, nvrtc.version()))}"
+    except GlnetError as error:
+        told["compiler"] = _why_not(error)
+    try:
+        with open_binding() as binding:
+            device = binding.device
+    except GlnetError as error:
+        told["device"] = _why_not(error)
+    else:
+        told["driver"] = f"CUDA {'.'.join(map(str, device.driver_version))}"
+        told["device"] = f"{device.name}, {device.memory_bytes / 2**30:.1f} GiB"
+        told["compute capability"] = ".".join(map(str, device.compute_capability))
+    return told
+
+
+def _why_not(error: GlnetError) -> str:
+    return f"{error.what}, got {error.got} (fix: {error.fix})"
 
 
 def _version(package: str) -> str:
