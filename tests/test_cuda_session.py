@@ -20,6 +20,7 @@ from glnet_rt.backends.cuda.binding import (
     WrongThreadError,
 )
 from glnet_rt.backends.cuda.cuda_bindings_ import CudaBinding
+from glnet_rt.backends.cuda.pycuda_ import PycudaBinding
 from glnet_rt.backends.cuda.runtime import CudaConfig
 from glnet_rt.backends.cuda.session import Session
 from glnet_rt.backends.onnxruntime_ import OnnxRuntimeBackend
@@ -30,6 +31,7 @@ from glnet_rt.decode import Decoder
 from glnet_rt.errors import BackendError, ContractError, GlnetError
 from tests import tiny
 from tests.cuda_emulator import EmulatedDriver, array_at
+from tests.cuda_pycuda import EmulatedPycuda
 
 Check = Callable[[GlnetError], None]
 BOXES = ((10, 8, 70, 110), (30, 20, 60, 60), (-20, -10, 40, 90), (60, 70, 130, 160), (5, 5, 25, 30))
@@ -474,4 +476,78 @@ def test_a_device_that_is_not_there_is_told(
     with pytest.raises(NoDeviceError) as caught:
         CudaBinding(driver, ordinal)
     assert_helpful(caught.value)
+    assert not driver.leaks()
+
+
+# -- PyCUDA ---------------------------------------------------------------------------------------
+
+
+def open_with_pycuda(monkeypatch: pytest.MonkeyPatch, driver: EmulatedDriver) -> None:
+    def open_emulated(name: str, ordinal: int) -> Binding:
+        assert name == "pycuda"
+        return PycudaBinding(EmulatedPycuda(driver), ordinal)
+
+    monkeypatch.setattr(runtime, "open_binding", open_emulated)
+
+
+def test_pycuda_gives_the_same_people_without_graphs(
+    driver: EmulatedDriver,
+    cache: Path,
+    tiny_artifact: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    open_with_pycuda(monkeypatch, driver)
+    session, _ = open_session(driver, tiny_artifact, config_for(cache, binding="pycuda"))
+    frame = Frame(tiny.picture(5))
+    with session:
+        assert "no CUDA graphs" in session.describe()
+        waiting = session.submit(frame, BOXES[:3])
+        session.submit(frame, BOXES[:1])
+        people = session.collect(waiting)
+        session.time_steps(frame, BOXES[:2])
+    assert_same_people(people, people_on_cpu(tiny_artifact, frame, BOXES[:3]))
+    assert "cuStreamBeginCapture" not in driver.names()
+
+
+def test_graphs_are_not_asked_of_pycuda_in_silence(
+    driver: EmulatedDriver,
+    cache: Path,
+    tiny_artifact: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+    assert_helpful: Check,
+) -> None:
+    open_with_pycuda(monkeypatch, driver)
+    with pytest.raises(BackendError, match="no CUDA graphs") as caught:
+        open_session(driver, tiny_artifact, config_for(cache, binding="pycuda", graphs=True))
+    assert_helpful(caught.value)
+    with PycudaBinding(EmulatedPycuda(driver), 0) as binding:
+        for graphless in (
+            lambda: binding.begin_capture(1),
+            lambda: binding.end_capture(1),
+            lambda: binding.instantiate(1),
+            lambda: binding.update_graph(1, 1),
+            lambda: binding.launch_graph(1, 1),
+            lambda: binding.destroy_graph(1),
+            lambda: binding.destroy_executable(1),
+        ):
+            with pytest.raises(BackendError, match="no CUDA graphs"):
+                graphless()
+
+
+def test_pycuda_tells_what_fails(assert_helpful: Check) -> None:
+    with pytest.raises(NoDeviceError):
+        PycudaBinding(EmulatedPycuda(EmulatedDriver(devices=0)), 0)
+    with pytest.raises(NoDeviceError):
+        PycudaBinding(EmulatedPycuda(EmulatedDriver()), 3)
+    driver = EmulatedDriver()
+    with PycudaBinding(EmulatedPycuda(driver), 0) as binding:
+        driver.fail = {len(driver.calls): "CUDA_ERROR_OUT_OF_MEMORY"}
+        with pytest.raises(OutOfMemoryError, match="16 bytes") as caught:
+            binding.malloc(16)
+        assert_helpful(caught.value)
+        with pytest.raises(BackendError, match="cuModuleLoadData"):
+            binding.load_module(b"no machine code")
+    with pytest.raises(WrongThreadError):
+        binding.malloc(16)
+    binding.close()
     assert not driver.leaks()

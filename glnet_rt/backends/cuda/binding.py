@@ -74,19 +74,16 @@ class Binding(Closing):
     Attributes:
         name: of the library behind it.
         has_graphs: whether stream capture and graphs can be used.
+        device: the GPU this is bound to.
     """
 
     name: ClassVar[str]
     has_graphs: ClassVar[bool]
+    device: DeviceInfo
 
     def __init__(self) -> None:
         self._owner = threading.get_ident()
         self._closed = False
-
-    @property
-    @abstractmethod
-    def device(self) -> DeviceInfo:
-        """The GPU this is bound to."""
 
     @abstractmethod
     def malloc(self, size: int) -> int:

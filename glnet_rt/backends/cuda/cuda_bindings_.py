@@ -46,7 +46,7 @@ class CudaBinding(Binding):
         if not 0 <= ordinal < count:
             raise no_device(ordinal, count)
         (self._handle,) = self._call("cuDeviceGet", ordinal)
-        self._device = self._describe(ordinal)
+        self.device = self._describe(ordinal)
         (self._context,) = self._call("cuDevicePrimaryCtxRetain", self._handle)
         try:
             self._call("cuCtxPushCurrent", self._context)
@@ -67,11 +67,6 @@ class CudaBinding(Binding):
                 fix="pip install 'glnet-rt[cuda]' (with a CUDA 12 driver: 'glnet-rt[cuda12]')",
             ) from error
         return cls(driver, ordinal)
-
-    @property
-    def device(self) -> DeviceInfo:
-        """The GPU this is bound to."""
-        return self._device
 
     def malloc(self, size: int) -> int:
         return self._number("cuMemAlloc", size)

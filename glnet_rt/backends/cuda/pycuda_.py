@@ -43,7 +43,7 @@ class PycudaBinding(Binding):
         if not 0 <= ordinal < count:
             raise no_device(ordinal, count)
         with self._guard("cuDevicePrimaryCtxRetain"):
-            self._device = self._describe(ordinal)
+            self.device = self._describe(ordinal)
             self._context = driver.Device(ordinal).retain_primary_context()
             self._context.push()
 
@@ -62,11 +62,6 @@ class PycudaBinding(Binding):
                 fix="pip install 'glnet-rt[pycuda]', which compiles it and needs the CUDA toolkit",
             ) from error
         return cls(driver, ordinal)
-
-    @property
-    def device(self) -> DeviceInfo:
-        """The GPU this is bound to."""
-        return self._device
 
     def malloc(self, size: int) -> int:
         with self._guard("cuMemAlloc", size):

@@ -13,17 +13,13 @@ GLNET_ENTRY(crop_halve)
 extern "C" __global__ void crop_float(const glnet::FrameParams* frame, const uint32_t* scratch,
                                       int32_t side, const glnet::Normalisation* norm, int32_t size,
                                       int32_t bucket, float* batch) {
-  glnet::for_all(bucket * size * size, [=](uint32_t i) {
-    glnet::fill_pixel(*frame, scratch, side, *norm, size, batch, i);
-  });
+  glnet::fill_batch(frame, scratch, side, norm, size, bucket, batch);
 }
 GLNET_ENTRY(crop_float)
 
 extern "C" __global__ void crop_half(const glnet::FrameParams* frame, const uint32_t* scratch,
                                      int32_t side, const glnet::Normalisation* norm, int32_t size,
                                      int32_t bucket, uint16_t* batch) {
-  glnet::for_all(bucket * size * size, [=](uint32_t i) {
-    glnet::fill_pixel(*frame, scratch, side, *norm, size, batch, i);
-  });
+  glnet::fill_batch(frame, scratch, side, norm, size, bucket, batch);
 }
 GLNET_ENTRY(crop_half)

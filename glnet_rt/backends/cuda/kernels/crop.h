@@ -135,4 +135,12 @@ GLNET_BOTH inline void fill_pixel(const FrameParams& frame, const uint32_t* scra
   }
 }
 
+// All of [bucket, S, S], shared out over the grid.
+template <class Out>
+GLNET_BOTH inline void fill_batch(const FrameParams* frame, const uint32_t* scratch, int side,
+                                  const Normalisation* norm, int size, int bucket, Out* batch) {
+  for_all(bucket * size * size,
+          [=](uint32_t i) { fill_pixel(*frame, scratch, side, *norm, size, batch, i); });
+}
+
 }  // namespace glnet

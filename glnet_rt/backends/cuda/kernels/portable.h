@@ -83,11 +83,7 @@ GLNET_BOTH inline void for_all(uint32_t count, F f) {
 #endif
 }
 
-template <class T>
-GLNET_BOTH inline T from_bits(uint32_t bits);
-
-template <>
-GLNET_BOTH inline float from_bits<float>(uint32_t bits) {
+GLNET_BOTH inline float from_bits(uint32_t bits) {
 #if defined(__CUDA_ARCH__)
   return __uint_as_float(bits);
 #else
@@ -113,7 +109,7 @@ GLNET_BOTH inline uint16_t to_half(float value) {
   if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);   // NaN
   if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // rounds to infinity
   if (magnitude < 0x38800000u) {  // below 2^-14: adding 1/2 leaves the half's bits at the bottom
-    const float shifted = from_bits<float>(magnitude) + 0.5f;
+    const float shifted = from_bits(magnitude) + 0.5f;
     return static_cast<uint16_t>(sign | (to_bits(shifted) - 0x3f000000u));
   }
   const uint32_t odd = (magnitude >> 13) & 1u;
