@@ -103,9 +103,10 @@ GLNET_BOTH inline void sample_pixel(const PersonParams& person, const uint32_t* 
   const uint32_t d = window_pixel(window, side, width, height, x0 + 1, y0 + 1);
   for (int channel = 0; channel < 3; ++channel) {
     const int bit = 20 - 10 * channel;
-    const T upper = T((a >> bit) & 255u) * (T(1) - across) + T((b >> bit) & 255u) * across;
-    const T lower = T((c >> bit) & 255u) * (T(1) - across) + T((d >> bit) & 255u) * across;
-    rgb[channel] = rint(upper * (T(1) - down) + lower * down);
+    const T left_top = T((a >> bit) & 255u), left_bottom = T((c >> bit) & 255u);
+    const T upper = left_top + across * (T((b >> bit) & 255u) - left_top);
+    const T lower = left_bottom + across * (T((d >> bit) & 255u) - left_bottom);
+    rgb[channel] = rint(upper + down * (lower - upper));
   }
 }
 
