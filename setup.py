@@ -60,6 +60,8 @@ ORACLES = ["smplx>=0.1.28"]
 CUDA = ["cuda-bindings>=13", "nvidia-cuda-nvrtc>=13"]
 CUDA12 = ["cuda-bindings>=12.6,<13", "nvidia-cuda-nvrtc-cu12>=12.6"]
 PYCUDA = ["pycuda>=2024.1"]
+# Builds engines on a machine without a GPU, which plain TensorRT does not.
+RTX = ["tensorrt-rtx==1.7.1.116"]
 
 setup(
     name="glnet-rt",
@@ -80,6 +82,7 @@ setup(
         "cuda": CUDA,
         "cuda12": CUDA12,
         "pycuda": PYCUDA,
+        "rtx": RTX,
         "train": TRAIN,
         "export": EXPORT,
         "dev": DEV,

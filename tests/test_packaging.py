@@ -77,6 +77,7 @@ IMPORT_NAMES = {
     "opencv-python-headless": "cv2",
     "pytest-cov": "pytest",
     "scikit-image": "skimage",
+    "tensorrt-rtx": "tensorrt_rtx",
 }
 
 
@@ -87,7 +88,7 @@ IMPORT_NAMES = {
         ("train", ("train",)),
         ("export", ("export",)),
         ("benchmarks", ("train", "export", "dev")),
-        ("tests", ("train", "export", "dev", "oracles")),
+        ("tests", ("cuda", "rtx", "train", "export", "dev", "oracles")),
     ],
 )
 def test_whatever_is_imported_is_a_declared_dependency(

@@ -1,4 +1,4 @@
-// The same as a library, for tests/test_part_point_gather.py.
+// The same as a library, for tests/export/test_part_point_gather.py.
 #include "part_point_gather_cpu.h"
 
 extern "C" {

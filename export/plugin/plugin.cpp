@@ -198,7 +198,7 @@ GLNET_EXPORT IPluginCreatorInterface* const* getCreators(int32_t& count) {
 
 GLNET_EXPORT void setLoggerFinder(ILoggerFinder*) {}
 
-// JSON for glnet_rt.backends.plugin, which asks before it lets TensorRT load the library.
+// JSON for glnet_rt.backends.gather_plugin, which asks before it lets TensorRT load the library.
 GLNET_EXPORT char const* glnet_rt_plugin_info() {
     return "{\"name\": \"PartPointGather\", \"version\": \"1\", \"tensorrt\": \"" GLNET_FLAVOUR
            " " GLNET_TEXT(GLNET_MAJOR) "." GLNET_TEXT(GLNET_MINOR) "\", \"kernels\": \""

@@ -6,24 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.gather import ODD, reference
 from train.model.gather import bilinear_corners, part_point_gather
-
-
-def reference(features: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Clamp the point into the map, then mix the four cells around it, in float64."""
-    batch, channels, height, width = features.shape
-    out = np.zeros((batch, points.shape[1], channels))
-    for b in range(batch):
-        for p, (x, y) in enumerate(points[b].astype(np.float64)):
-            x, y = min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0)
-            x0, y0 = int(np.floor(x)), int(np.floor(y))
-            x1, y1 = min(x0 + 1, width - 1), min(y0 + 1, height - 1)
-            fx, fy = x - x0, y - y0
-            cell = features[b].astype(np.float64)
-            top = (1 - fx) * cell[:, y0, x0] + fx * cell[:, y0, x1]
-            bottom = (1 - fx) * cell[:, y1, x0] + fx * cell[:, y1, x1]
-            out[b, p] = (1 - fy) * top + fy * bottom
-    return out
 
 
 def cases(size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,3 +36,11 @@ def test_corners_and_weights_give_the_same(size: tuple[int, int]) -> None:
     mixed = (read.reshape(*corners.shape[:3], -1) * weights[..., None]).sum(2)
     torch.testing.assert_close(mixed, part_point_gather(features, points), atol=3e-5, rtol=0)
     torch.testing.assert_close(weights.sum(-1), torch.ones(points.shape[:2]))
+
+
+def test_points_that_are_no_places_read_the_border_and_nan_reads_the_first_pixel() -> None:
+    features = torch.arange(12.0).reshape(1, 1, 3, 4)
+    points = np.stack(np.meshgrid(ODD, ODD), -1).reshape(1, -1, 2)
+    expected = reference(features.numpy(), points)
+    actual = part_point_gather(features, torch.from_numpy(points)).numpy()
+    np.testing.assert_allclose(actual, expected, atol=3e-5)

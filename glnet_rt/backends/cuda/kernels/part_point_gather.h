@@ -214,7 +214,7 @@ GLNET_BOTH inline void gather_group(const Half* features, const float* points,
     }
 }
 
-// The kernel for these features; a Python twin of this stands in backends/plugin/twin.py.
+// The kernel for these features; a Python twin of this stands in backends/gather_twin.py.
 GLNET_BOTH inline Launch launch_of(const GatherShape& s, bool half, bool interleaved) {
     if (interleaved) return {"part_point_gather_hwc8", interleaved_blocks(s), kGroupThreads};
     const char* kernel = "part_point_gather_float";
