@@ -44,6 +44,10 @@ class BackendError(GlnetError, RuntimeError):
     """An inference backend could not be opened or failed while running."""
 
 
+class EngineError(BackendError):
+    """A TensorRT engine is missing, damaged, or was built for something else than what is here."""
+
+
 class SourceError(GlnetError, OSError):
     """An image, folder, video or camera is missing, unreadable or ended early."""
 
