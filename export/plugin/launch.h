@@ -3,20 +3,18 @@
 
 #include <cuda_runtime_api.h>
 
-#include "part_point_gather.h"
-
 namespace glnet {
 
 struct Gather {
-    GatherShape shape;
-    bool half;         // features and output are binary16, else float32
-    bool interleaved;  // features are [B, H, W, C padded to 8], else [B, C, H, W]
-    const void* features;
-    const float* points;
-    void* output;
+  int batch, channels, height, width, points;
+  bool half;         // features and output are binary16, else float32
+  bool interleaved;  // features are [B, H, W, C padded to 8], else [B, C, H, W]
+  const void* features;
+  const void* coordinates;  // [B, P, 2] float32
+  void* output;             // [B, P, C]
 };
 
 // Queues the gather on the stream; it allocates nothing, so a CUDA graph can capture it.
-cudaError_t launch(const Gather& gather, cudaStream_t stream) noexcept;
+cudaError_t launch_gather(const Gather& gather, cudaStream_t stream) noexcept;
 
 }  // namespace glnet

@@ -21,6 +21,7 @@ from typing import Any
 
 from glnet_rt.backends import gather_twin
 from glnet_rt.backends.gather_twin import NAME, NAMESPACE, VERSION, kernels_sha256
+from glnet_rt.engine_cache import cache_root
 from glnet_rt.errors import BackendError
 
 LIBRARY = "libglnet_rt_plugin.so"
@@ -96,9 +97,7 @@ def load_plugin(trt: Any, path: Path | None = None) -> GatherPlugin:
 
 def library_home() -> Path:
     """Folder in which the compiled library is looked for, in the cache."""
-    named, base = os.environ.get("GLNET_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    root = Path(named) if named else (Path(base) if base else Path.home() / ".cache") / "glnet-rt"
-    return root / "plugin"
+    return cache_root() / "plugin"
 
 
 def build_command(folder: Path) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from glnet_rt.backends.cuda import nvrtc
+from glnet_rt.backends.cuda.binding import driver_failed
 from glnet_rt.errors import BackendError, MissingDependencyError
 
 NAMESPACE, NAME, VERSION = "glnet_rt", "PartPointGather", "1"
@@ -165,7 +166,7 @@ def creator(trt: Any) -> Any:
                 features.type == trt.DataType.HALF,
                 features.format == trt.TensorFormat.HWC8,
             )
-            _launch(plan, shape, (*inputs, *outputs), stream)
+            launch(plan, shape, (*inputs, *outputs), stream)
 
         def attach_to_context(self, context: Any) -> Any:
             return self.clone()
@@ -196,7 +197,7 @@ def creator(trt: Any) -> Any:
     return Creator()
 
 
-def _launch(plan: Launch, shape: GatherShape, addresses: Sequence[int], stream: int) -> None:
+def launch(plan: Launch, shape: GatherShape, addresses: Sequence[int], stream: int) -> None:
     """Queue a kernel on the stream. `addresses`: of features, points and output, on the device."""
     if plan.blocks == 0:
         return
@@ -258,10 +259,5 @@ def _call(function: str, *arguments: Any) -> Any:
     driver = _driver()
     status, *results = getattr(driver, function)(*arguments)
     if status != driver.CUresult.CUDA_SUCCESS:
-        raise BackendError(
-            f"the CUDA driver's {function} failed",
-            got=status.name,
-            expected="CUDA_SUCCESS",
-            fix="see that no other error came before; nvidia-smi tells whether the GPU is well",
-        )
+        raise driver_failed(function, status.name)
     return results[0] if results else None
