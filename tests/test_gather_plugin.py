@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -248,6 +250,21 @@ def test_an_engine_is_built_with_the_plugin_in_it(tmp_path: Path, half: bool, sm
     assert built["holds_namespace"]
     assert built["plugin"] == sources_sha256()
     assert built["bytes"] > 10_000
+
+
+@pytest.mark.slow
+def test_the_compiled_library_goes_into_an_engine_too(tmp_path: Path) -> None:
+    headers = os.environ.get("TENSORRT_RTX_ROOT")
+    if headers is None or shutil.which("nvcc") is None or shutil.which("cmake") is None:
+        pytest.skip("needs nvcc, cmake, and $TENSORRT_RTX_ROOT with TensorRT for RTX's headers")
+    settings = [f"-DTENSORRT_ROOT={headers}", "-DCMAKE_CUDA_ARCHITECTURES=89"]
+    folder = tmp_path / "build"
+    for command in (["-S", ROOT / "export/plugin", "-B", folder, *settings], ["--build", folder]):
+        subprocess.run(["cmake", *command], check=True, capture_output=True)
+    model = write_model(tmp_path / "model.onnx", half=True, body=True)
+    built = build(model, "SM89", "--plugin", "--library", folder / LIBRARY)
+    assert built["layers"]["gather"] == "PLUGIN_V3"
+    assert built["plugin"] == hashlib.sha256((folder / LIBRARY).read_bytes()).hexdigest()
 
 
 @pytest.mark.slow
