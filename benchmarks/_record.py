@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from export.machine import cpu_name
+
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("numpy", "numba", "opencv-python-headless", "onnxruntime", "torch")
@@ -48,19 +50,6 @@ def git(*arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.strip()
-
-
-def cpu_name() -> str:
-    """The processor's own name and the instruction sets that matter to inference."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or "unknown"
-    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    fields = {key.strip(): value.strip() for key, value in lines.items()}
-    flags = set(fields.get("flags", "").split())
-    sets = [f for f in ("avx2", "avx512_vnni", "avx512_bf16", "amx_int8") if f in flags]
-    return " ".join([fields.get("model name", "unknown"), *sets])
 
 
 def version(package: str) -> str | None:

@@ -65,7 +65,7 @@ def open_container(path: Path) -> Iterator[Container]:
             "the artifact is missing",
             got=str(path),
             expected="a .glnet file or folder",
-            fix="check the path, or make one: python -m export.to_onnx --help",
+            fix="check the path, or make one: python -m export --help",
         ) from error
     if stat.S_ISDIR(kind):
         yield _Folder(path)

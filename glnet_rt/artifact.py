@@ -33,7 +33,7 @@ from glnet_rt.errors import ArtifactError, ContractError
 from glnet_rt.spec import NetSpec
 
 SCHEMA_VERSION = 2
-PRECISIONS = ("fp32", "fp16", "int8", "packed")
+PRECISIONS = ("fp32", "fp16", "int8", "fp8", "packed")
 MANIFEST, BODY, PROBE, PARITY = "manifest.json", "body.npz", "probe.npz", "parity.json"
 DEFAULT_PATH = Path(__file__).parent / "assets" / "default.glnet"
 
@@ -65,7 +65,7 @@ class Manifest:
         training_data: what the weights were trained on, for the people who must know.
         spec: the network's contract.
         precisions: which models it holds, `fp32` first.
-        calibration_sha256: of the crops that decided how weights are rounded; empty where none did.
+        calibration_sha256: of the crops that decided how numbers are rounded; empty where none did.
         files: name -> entry of every file but the manifest; `write_artifact` fills it.
         schema_version: of this format.
     """

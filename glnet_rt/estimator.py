@@ -20,7 +20,8 @@ from glnet_rt.crop import check_boxes, cut_crops, whole_image_box
 from glnet_rt.decode import Decoder
 from glnet_rt.errors import BackendError, ContractError
 from glnet_rt.image import read_image
-from glnet_rt.probe import TOLERANCE_MM, Probe, VerifyReport, compare
+from glnet_rt.parity import Parity, Tolerance
+from glnet_rt.probe import Probe, VerifyReport, compare
 from glnet_rt.spec import NetSpec
 
 MAX_BATCH = 16  # people per inference; bounds memory, and more gain nothing on a CPU
@@ -39,7 +40,7 @@ def load(
     Args:
         artifact: a `.glnet` file or folder; None for the one that comes with the package.
         backend: a name, which never falls back, or `auto` for the first that works here.
-        precision: `fp32`, `fp16`, `int8`, `packed`, or `auto`.
+        precision: `fp32`, `fp16`, `int8`, `fp8`, `packed`, or `auto` for the fastest at export.
         body: an SMPL-format body file, or a loaded body; None for the artifact's own. It must be
             the body the weights were trained on.
         threads: CPU threads for one inference; None leaves it to the backend.
@@ -149,20 +150,22 @@ class Estimator(Closing):
             for frame in source:
                 yield self(frame, K=K)
 
-    def verify(self, tolerance_mm: float = TOLERANCE_MM) -> VerifyReport:
+    def verify(self, tolerance: Tolerance | None = None) -> VerifyReport:
         """Run the artifact's probe crops here and compare the bodies with the stored ones.
 
         Args:
-            tolerance_mm: largest distance of a vertex or a pelvis that still passes.
+            tolerance: what still passes; None for what the artifact allows its precision.
 
         Raises:
             ArtifactError: the probe does not fit the artifact.
             BackendError: the network failed, or the estimator is closed.
         """
         probe = Probe.read(self.artifact)
+        if tolerance is None:
+            tolerance = Parity.read(self.artifact).tolerance(self.backend.precision)
         with self._turn:
             self._check_open()
-            return compare(probe, self.backend, self.body, self.spec, tolerance_mm)
+            return compare(probe, self.backend, self.body, self.spec, tolerance)
 
     def explain(self) -> str:
         """What is loaded, and which backends were chosen and rejected, each with the reason."""

@@ -368,8 +368,8 @@ def test_a_backend_that_loses_a_crop_is_refused(tiny_artifact: Artifact) -> None
 def test_a_precision_that_is_not_there_is_told(
     tmp_path: Path, tiny_artifact: Artifact, assert_helpful: Check
 ) -> None:
-    with pytest.raises(BackendError, match="onnxruntime does not run int8") as caught:
-        backends.select(tiny_artifact, "onnxruntime", "int8")
+    with pytest.raises(BackendError, match="onnxruntime does not run fp8") as caught:
+        backends.select(tiny_artifact, "onnxruntime", "fp8")
     assert_helpful(caught.value)
     with pytest.raises(BackendError, match="the artifact holds no int8 model") as caught:
         backends.select(tiny_artifact, "not_installed", "int8", backends=(_NotInstalled,))

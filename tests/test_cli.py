@@ -289,7 +289,10 @@ def test_verify(tiny_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, told = call_json(capsys, "verify", "--artifact", tiny_path)
     assert code == 0
     assert told["passed"]
-    assert told["max_mm"] <= told["tolerance_mm"]
+    (report,) = told["reports"]
+    assert (report["backend"], report["precision"]) == ("onnxruntime", "fp32")
+    assert report["max_mm"] <= report["tolerance"]["max_mm"]
+    assert told["rejected"] == []
     assert call("verify", "--artifact", tiny_path) == 0
     assert "passed" in capsys.readouterr().out
 
@@ -311,7 +314,8 @@ def test_verify_that_fails_ends_with_3(tmp_path: Path, capsys: pytest.CaptureFix
     code, told = call_json(capsys, "verify", "--artifact", bad)
     assert code == 3
     assert not told["passed"]
-    assert told["max_mm"] > told["tolerance_mm"]
+    (report,) = told["reports"]
+    assert report["max_mm"] > report["tolerance"]["max_mm"]
 
 
 def test_doctor(tiny_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

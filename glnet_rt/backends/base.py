@@ -19,7 +19,8 @@ class Backend(Protocol):
 
     Attributes:
         name: what `backend=` calls it.
-        precisions: what it can run, in the order `precision="auto"` tries them.
+        precisions: what it can run, in the order `precision="auto"` tries them where the artifact
+            does not tell which was the fastest.
         precision: what this session runs.
 
     A module that holds a backend imports its library inside `open` alone, so that listing the

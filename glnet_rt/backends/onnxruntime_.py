@@ -24,7 +24,8 @@ class OnnxRuntimeBackend(Closing):
     """
 
     name: ClassVar[str] = "onnxruntime"
-    precisions: ClassVar[tuple[str, ...]] = ("fp32", "packed")
+    # A CPU has no arithmetic in half precision: fp16 is right there, and slow.
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "packed", "int8", "fp16")
 
     def __init__(self, session: Any, spec: NetSpec, precision: str) -> None:
         self._session = session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from glnet_rt.artifact import PRECISIONS, Artifact
 from glnet_rt.backends.base import Backend, run
 from glnet_rt.backends.onnxruntime_ import OnnxRuntimeBackend
 from glnet_rt.errors import BackendError, ContractError, GlnetError
+from glnet_rt.parity import Parity
 
 # In the order `auto` tries them, the fastest first.
 BACKENDS: tuple[type[Backend], ...] = (OnnxRuntimeBackend,)
@@ -55,7 +57,8 @@ def select(
     Args:
         artifact: holds the models.
         backend: a name, or `auto` for the first that works.
-        precision: `fp32`, `fp16`, `int8`, `packed`, or `auto` for the first that works.
+        precision: `fp32`, `fp16`, `int8`, `fp8`, `packed`, or `auto` for the one that was fastest
+            on that backend at export and works here. All of them passed their gate there.
         threads: CPU threads for one inference; None leaves it to the library.
         backends: the candidates, in order.
 
@@ -71,29 +74,84 @@ def select(
     chosen: Backend | None = None
     attempts: list[Attempt] = []
     errors: list[GlnetError] = []
-    for kind, wanted in _candidates(backends, precision, artifact.manifest.precisions):
-        if backend not in ("auto", kind.name):
-            reason = f"{backend} was asked for by name"
-            attempts.append(Attempt(kind.name, wanted, False, reason))
-            continue
-        if chosen is not None:
-            reason = f"{chosen.name} {chosen.precision} comes first and works"
-            attempts.append(Attempt(kind.name, wanted, False, reason))
-            continue
-        try:
-            chosen, took_ms = _open_tested(kind, artifact, wanted, threads)
-        except GlnetError as error:
-            errors.append(error)
-            reason = error.what if error.got is None else f"{error.what}, got {error.got}"
-            attempts.append(Attempt(kind.name, wanted, False, reason, error.fix))
+    parity = Parity.read(artifact)
+    for kind, wanted in _candidates(backends, precision, artifact, parity):
+        if backend in ("auto", kind.name) and chosen is None:
+            session, attempt = _attempt(kind, artifact, wanted, threads, parity, errors)
+            chosen = session
         else:
-            reason = f"its test session ran in {took_ms:.0f} ms"
-            attempts.append(Attempt(kind.name, wanted, True, reason))
+            reason = f"{backend} was asked for by name"
+            if chosen is not None:
+                reason = f"{chosen.name} {chosen.precision} comes first and works"
+            attempt = Attempt(kind.name, wanted, False, reason)
+        attempts.append(attempt)
     if chosen is not None:
         return chosen, tuple(attempts)
+    raise _nothing_works(backend, backends, attempts, errors)
+
+
+def open_each(
+    artifact: Artifact,
+    backend: str = "auto",
+    precision: str = "auto",
+    *,
+    threads: int | None = None,
+    backends: tuple[type[Backend], ...] = BACKENDS,
+) -> Iterator[tuple[Backend | None, Attempt]]:
+    """Open, one after the other, every model of an artifact on every backend.
+
+    Args:
+        backend, precision, threads, backends: as for `select`; `auto` is every one.
+
+    Yields:
+        The tested session, which the caller closes, or None; and what came of trying.
+
+    Raises:
+        ContractError, BackendError, MissingDependencyError: as `select`, once all were tried.
+    """
+    _check_request(backend, precision, threads, backends)
+    attempts: list[Attempt] = []
+    errors: list[GlnetError] = []
+    parity = Parity.read(artifact)
+    for kind, wanted in _candidates(backends, precision, artifact, parity):
+        if backend in ("auto", kind.name):
+            session, attempt = _attempt(kind, artifact, wanted, threads, parity, errors)
+            attempts.append(attempt)
+            yield session, attempt
+    if not any(attempt.chosen for attempt in attempts):
+        raise _nothing_works(backend, backends, attempts, errors)
+
+
+def _attempt(
+    kind: type[Backend],
+    artifact: Artifact,
+    precision: str,
+    threads: int | None,
+    parity: Parity,
+    errors: list[GlnetError],
+) -> tuple[Backend | None, Attempt]:
+    """Try one candidate; an error is noted in `errors` and told in the attempt."""
+    try:
+        session, took_ms = _open_tested(kind, artifact, precision, threads)
+    except GlnetError as error:
+        errors.append(error)
+        reason = error.what if error.got is None else f"{error.what}, got {error.got}"
+        return None, Attempt(kind.name, precision, False, reason, error.fix)
+    reason = f"its test session ran in {took_ms:.0f} ms"
+    why = parity.why(kind.name, precision)
+    return session, Attempt(kind.name, precision, True, f"{reason}; {why}" if why else reason)
+
+
+def _nothing_works(
+    backend: str,
+    backends: tuple[type[Backend], ...],
+    attempts: list[Attempt],
+    errors: list[GlnetError],
+) -> GlnetError:
+    """What to raise: a named backend's own error, else one that tells of all."""
     if backend != "auto":
-        raise errors[-1]
-    raise BackendError(
+        return errors[-1]
+    return BackendError(
         "no backend can run this artifact",
         got="; ".join(map(str, attempts)),
         expected=f"one of {', '.join(kind.name for kind in backends)} to work",
@@ -126,18 +184,21 @@ def _check_request(
 
 
 def _candidates(
-    backends: tuple[type[Backend], ...], precision: str, held: tuple[str, ...]
+    backends: tuple[type[Backend], ...], precision: str, artifact: Artifact, parity: Parity
 ) -> list[tuple[type[Backend], str]]:
-    """Every backend with every precision it would try, in order.
+    """Every backend with every precision it would try, in order: the fastest at export first.
 
     A backend that runs none of those held is there with its first, to be told why it is not chosen.
     """
     if precision != "auto":
         return [(kind, precision) for kind in backends]
+    held = artifact.manifest.precisions
     return [
         (kind, own)
         for kind in backends
-        for own in [p for p in kind.precisions if p in held] or kind.precisions[:1]
+        for own in parity.fastest_first(
+            kind.name, tuple(p for p in kind.precisions if p in held) or kind.precisions[:1]
+        )
     ]
 
 

@@ -8,6 +8,7 @@ from glnet_rt.skeleton import NUM_JOINTS, NUM_TWISTS
 from glnet_rt.spec import NetSpec
 from train.model.hrnet import HRNET_PRESETS, HRNetConfig
 
+PRESETS = tuple(HRNET_PRESETS)
 CLASS_VARIANTS = ("local", "pixel")
 REFINABLE = ("rotation", "shape", "camera")
 # Of a joint; further, and errors of keypoints are taken over (docs/training.md).

@@ -134,6 +134,8 @@ class BranchFusion(nn.Module):
     @staticmethod
     def added(features: list[Tensor], kernels: list[Tensor], bias: Tensor | None = None) -> Tensor:
         """Every branch through its 1x1 kernel at its own resolution, raised to the first's."""
+        kernels = [kernel.to(features[0].dtype) for kernel in kernels]
+        bias = None if bias is None else bias.to(features[0].dtype)
         total = F.conv2d(features[0], kernels[0], bias)
         for i in range(1, len(features)):
             lower = F.conv2d(features[i], kernels[i])
@@ -183,7 +185,7 @@ class GLNet(nn.Module):
             image: [B, 3, S, S] float32, RGB, normalised.
         """
         features = self.backbone(image)
-        pooled = self.backbone.pool(features).float()
+        pooled = self.backbone.pool(features)
         betas, base_rotation, camera_scale = self.global_head(pooled)
         grid = self.features(features)
         keypoint, class_, part_points = self.pixel_head.branches(grid)
@@ -236,11 +238,16 @@ class GLNet(nn.Module):
         """F [B, C, h, w] of the backbone's four branches."""
         return branches[0] if self.fusion is None else self.fusion(branches)
 
-    def top1(self, image: Tensor) -> dict[str, Tensor]:
+    def top1(self, image: Tensor, winners: Tensor | None = None) -> dict[str, Tensor]:
         """The prediction of the highest-scoring pixel (§3.4, end), as NetSpec names it.
 
-        With `winners` above 1 the mean of that many best pixels. Hop 2 runs at those alone, and
-        where they are few the part encoder too. This is the exported graph.
+        With `config.winners` above 1 the mean of that many best pixels. Hop 2 runs at those alone,
+        and where they are few the part encoder too. This is the exported graph.
+
+        Args:
+            image: [B, 3, S, S] float32, RGB, normalised.
+            winners: [B, k] int64, row-major: predict at these pixels and not at the best, the first
+                standing for them; to compare two precisions at the same place.
         """
         features = self.backbone(image)
         pooled = self.backbone.pool(features)
@@ -249,6 +256,8 @@ class GLNet(nn.Module):
         height, width = keypoint.shape[-2:]
         logits = self.pixel_head.score_map(class_, part_points).flatten(1)
         scores, best = logits.topk(self.config.winners, dim=1)
+        if winners is not None:
+            scores, best = logits.gather(1, winners), winners
         points = gather_pixels(part_points.flatten(2, 3), best)  # [B, k, P, 2]
         if self.config.winners < FEW_WINNERS:
             pixel_xy = torch.stack([best % width, best // width], dim=-1).float()

@@ -275,17 +275,22 @@ class HRNet(nn.Module):
         return features
 
     def pool(self, features: list[Tensor]) -> Tensor:
-        """The global feature f_g [B, global_channels] of GLNet §3.2."""
+        """The global feature f_g [B, global_channels] of GLNet §3.2, float32."""
         if not self.config.classification_neck:
-            pooled = [f.mean((2, 3)) for f in features]
+            pooled = [spatial_mean(f) for f in features]
             if self.config.moments:
-                pooled += [(f * ramp(f, -1)).mean((2, 3)) for f in features]
-                pooled += [(f * ramp(f, -2)).mean((2, 3)) for f in features]
+                pooled += [spatial_mean(f * ramp(f, -1)) for f in features]
+                pooled += [spatial_mean(f * ramp(f, -2)) for f in features]
             return torch.cat(pooled, dim=1)
         y = self.incre_modules[0](features[0])
         for i, downsample in enumerate(self.downsamp_modules):
             y = self.incre_modules[i + 1](features[i + 1]) + downsample(y)
-        return self.final_layer(y).mean((2, 3))
+        return spatial_mean(self.final_layer(y))
+
+
+def spatial_mean(features: Tensor) -> Tensor:
+    """[B, C, h, w] -> [B, C] float32: a sum of thousands is no matter for half precision."""
+    return features.mean((2, 3), dtype=torch.float32)
 
 
 def ramp(features: Tensor, axis: int) -> Tensor:

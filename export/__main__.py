@@ -1,0 +1,160 @@
+"""`python -m export WEIGHTS --out NAME.glnet`: weights to one artifact, in every precision.
+
+Each precision is run as the run time will run it, on people that nobody has seen, and held against
+torch in float32; where one is further off than `export.parity.GATES` allows, nothing is written and
+the exit code is 3. docs/export.md tells how each is made and judged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from export.build import CALIBRATED, Source, build, calibration_sha256, write
+from export.crops import read_crops
+from export.graph import build_graph
+from export.parity import GATES, markdown
+from export.random_network import random_preset
+from export.sensitivity import sensitivity, table
+from glnet_rt.artifact import Manifest
+from glnet_rt.body_model import BodyModel
+from glnet_rt.cli.common import Exit, exit_code
+from glnet_rt.decode import check_same_body
+from glnet_rt.errors import GlnetError
+from train.checkpoint import load_weights
+from train.model.config import PRESETS
+
+DEFAULT_PRECISIONS = "fp32,fp16,int8"
+
+
+def main() -> int:
+    arguments = parse()
+    try:
+        return export(arguments)
+    except GlnetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return int(exit_code(error))
+
+
+def export(arguments: argparse.Namespace) -> int:
+    source, manifest = read(arguments)
+    graph = build_graph(source.model)
+    if arguments.sensitivity:
+        arguments.sensitivity.write_text(sensitivity_table(source, graph))
+    files, report = build(source, graph, arguments.precisions, manifest)
+    text = markdown(report)
+    print(text)
+    if arguments.report:
+        arguments.report.write_text(text)
+    if report["failures"]:
+        failures = "; ".join(report["failures"])
+        print(f"parity gate failed: {failures}; nothing written", file=sys.stderr)
+        return int(Exit.GATE)
+    path = write(arguments.out, manifest, files, report, arguments.precisions)
+    print(f"wrote {path}, {path.stat().st_size:,} bytes")
+    return int(Exit.OK)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
+    add_source_options(parser)
+    parser.add_argument("--out", type=Path, required=True, help="NAME.glnet")
+    parser.add_argument("--name", help="of the model; default: the file's name")
+    parser.add_argument("--licence", default="Apache-2.0", help="of the weights")
+    parser.add_argument("--report", type=Path, help="write the parity table to this .md as well")
+    parser.add_argument(
+        "--sensitivity", type=Path, help="write to this .md what INT8 in each block alone does"
+    )
+    return parser.parse_args()
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """What says which network is exported, in which precisions, and judged on what."""
+    network = parser.add_mutually_exclusive_group(required=True)
+    network.add_argument("weights", nargs="?", type=Path, help=".safetensors of `train fit`")
+    network.add_argument("--random", choices=PRESETS, help="a network that has learned nothing")
+    parser.add_argument("--seed", type=int, default=0, help="of --random")
+    parser.add_argument("--precisions", type=precisions, default=precisions(DEFAULT_PRECISIONS))
+    parser.add_argument("--body", type=Path, default=Path("glnet_rt/assets/body.npz"))
+    parser.add_argument(
+        "--max-mb", type=float, default=10.0, help="size of an artifact of `packed` alone"
+    )
+    crops = "%s crops: a folder of synthetic shards%s, or a .npy [N, S, S, 3] uint8 BGR"
+    parser.add_argument(
+        "--probe-data",
+        type=Path,
+        default=Path("data/synth/heldout"),
+        help=crops % ("held-out", " (INT8 is judged by their labels), of pictures"),
+    )
+    parser.add_argument("--judged", type=int, default=512, help="how many of them")
+    parser.add_argument(
+        "--calibration-data",
+        type=Path,
+        default=Path("data/synth/train"),
+        help=crops % ("training", ", of pictures"),
+    )
+    parser.add_argument("--calibration", type=int, default=64, help="how many of them")
+
+
+def precisions(text: str) -> tuple[str, ...]:
+    """`fp32,int8` -> its names, each once."""
+    names = tuple(dict.fromkeys(text.split(",")))
+    unknown = [name for name in names if name not in GATES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: choose of {', '.join(GATES)}")
+    return names
+
+
+def read(arguments: argparse.Namespace) -> tuple[Source, Manifest]:
+    """Network, body and crops, and what the manifest says of them."""
+    body = BodyModel.load(arguments.body)
+    if arguments.random:
+        model = random_preset(arguments.random, body, arguments.seed)
+        told = f"none: random weights, seed {arguments.seed}"
+    else:
+        model, info = load_weights(arguments.weights)
+        told = describe(info)
+    spec = model.config.spec
+    check_same_body(body, spec)
+    calibration = None
+    if arguments.sensitivity or any(p in CALIBRATED for p in arguments.precisions):
+        calibration = read_crops(arguments.calibration_data, body, spec, arguments.calibration)
+    source = Source(
+        model=model,
+        learned=not arguments.random,
+        body_bytes=arguments.body.read_bytes(),
+        body=body,
+        judged=read_crops(arguments.probe_data, body, spec, arguments.judged),
+        calibration=calibration,
+        packed_bytes=int(arguments.max_mb * 1e6),
+    )
+    manifest = Manifest(
+        name=arguments.name or arguments.out.stem,
+        licence=arguments.licence,
+        training_data=told,
+        spec=spec,
+        calibration_sha256=calibration_sha256(calibration),
+    )
+    return source, manifest
+
+
+def describe(info: dict[str, Any]) -> str:
+    """One sentence on what the weights have seen."""
+    data = info.get("data", "unknown data")
+    return f"{data}; {info.get('images', '?')} crops of {info.get('people', '?')} people"
+
+
+def sensitivity_table(source: Source, graph: onnx.ModelProto) -> str:
+    """The Markdown of `export.sensitivity`."""
+    assert source.calibration is not None
+    spec = source.model.config.spec
+    images = source.calibration.images(spec)
+    return table(sensitivity(graph, source.body, spec, images), len(images))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""INT8 by ONNX Runtime's static quantization: symmetric Q/DQ pairs that ONNX Runtime and TensorRT
+both turn into integer arithmetic.
+
+Weights have a scale per output channel, activations one each, the largest value seen on the
+calibration crops; biases stay float32. What is left in float32 is chosen by measurement:
+`export.sensitivity` quantises each block alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import onnx
+
+from glnet_rt.contracts import Array
+from glnet_rt.spec import NetSpec
+
+CALIBRATION_BATCH = 8
+# Stages 2 to 4 hold nearly all the work. The stem and the first stage see the picture's own
+# contrast, and the heads decide between pixels and say where keypoints lie.
+QUANTISED = ("stage2.", "stage3.", "stage4.")
+
+
+def convolutions(proto: onnx.ModelProto) -> dict[str, str]:
+    """Node name -> the name of its weights, of every convolution whose weights are constant."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    return {
+        node.name: node.input[1]
+        for node in proto.graph.node
+        if node.op_type == "Conv" and node.input[1] in constants
+    }
+
+
+def block_of(weight: str) -> str:
+    """The block of the network that weights belong to: a stage's module, a layer of a head."""
+    parts = weight.removeprefix("model.").split(".")
+    parts = parts[1:] if parts[0] in ("backbone", "pixel_head") else parts
+    return ".".join(parts[:2]) if parts[0].startswith("stage") else parts[0]
+
+
+def quantised_by_default(proto: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that the `int8` model computes in integers."""
+    return [
+        node
+        for node, weight in convolutions(proto).items()
+        if any(stage in weight for stage in QUANTISED)
+    ]
+
+
+def quantised(
+    proto: onnx.ModelProto, nodes: Iterable[str], images: Array, spec: NetSpec
+) -> onnx.ModelProto:
+    """The same graph with some convolutions in INT8.
+
+    Args:
+        proto: float32.
+        nodes: names of convolutions.
+        images: [N, 3, S, S] float32, calibration crops: the largest activation is taken from them.
+    """
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    with tempfile.TemporaryDirectory() as folder:
+        path, source = Path(folder) / "int8.onnx", Path(folder) / "fp32.onnx"
+        onnx.save(proto, source)  # handed over as it is, it would come back without its weights
+        quantize_static(
+            source,
+            path,
+            Crops(images, spec.input_name),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            nodes_to_quantize=list(nodes),
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,
+            },
+        )
+        model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+class Crops:
+    """Calibration crops as ONNX Runtime asks for them, a few at a time."""
+
+    def __init__(self, images: Array, name: str) -> None:
+        starts = range(0, len(images), CALIBRATION_BATCH)
+        self._batches = iter([{name: images[i : i + CALIBRATION_BATCH]} for i in starts])
+
+    def get_next(self) -> dict[str, Array] | None:
+        return next(self._batches, None)
