@@ -14,17 +14,16 @@ from typing import Any
 
 import onnx
 
-from export.build import CALIBRATED, Source, build, calibration_sha256, write
+from export.build import CALIBRATED, Source, build, write
 from export.crops import read_crops
 from export.graph import build_graph
 from export.parity import GATES, markdown
 from export.random_network import random_preset
 from export.sensitivity import sensitivity, table
-from glnet_rt.artifact import Manifest
 from glnet_rt.body_model import BodyModel
 from glnet_rt.cli.common import Exit, exit_code
 from glnet_rt.decode import check_same_body
-from glnet_rt.errors import GlnetError
+from glnet_rt.errors import ContractError, GlnetError
 from train.checkpoint import load_weights
 from train.model.config import PRESETS
 
@@ -41,10 +40,12 @@ def main() -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    source, manifest = read(arguments)
+    source = read_source(arguments)
+    source.check(arguments.precisions)
+    manifest = source.manifest(arguments.name or arguments.out.stem, arguments.licence)
     graph = build_graph(source.model)
     if arguments.sensitivity:
-        arguments.sensitivity.write_text(sensitivity_table(source, graph))
+        write_sensitivity(arguments.sensitivity, source, graph)
     files, report = build(source, graph, arguments.precisions, manifest)
     text = markdown(report)
     print(text)
@@ -72,10 +73,16 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def add_source_options(parser: argparse.ArgumentParser) -> None:
-    """What says which network is exported, in which precisions, and judged on what."""
-    network = parser.add_mutually_exclusive_group(required=True)
-    network.add_argument("weights", nargs="?", type=Path, help=".safetensors of `train fit`")
+def add_source_options(parser: argparse.ArgumentParser, weights: Path | None = None) -> None:
+    """What says which network is exported, in which precisions, and judged on what.
+
+    Args:
+        weights: taken where neither weights nor a random network are named; None demands one.
+    """
+    network = parser.add_mutually_exclusive_group(required=weights is None)
+    network.add_argument(
+        "weights", nargs="?", type=Path, default=weights, help=".safetensors of `train fit`"
+    )
     network.add_argument("--random", choices=PRESETS, help="a network that has learned nothing")
     parser.add_argument("--seed", type=int, default=0, help="of --random")
     parser.add_argument("--precisions", type=precisions, default=precisions(DEFAULT_PRECISIONS))
@@ -109,8 +116,13 @@ def precisions(text: str) -> tuple[str, ...]:
     return names
 
 
-def read(arguments: argparse.Namespace) -> tuple[Source, Manifest]:
-    """Network, body and crops, and what the manifest says of them."""
+def read_source(arguments: argparse.Namespace) -> Source:
+    """Network, body and crops.
+
+    Raises:
+        ArtifactError: no weights, or crops of another body. ContractError: another body.
+        SourceError: no crops there.
+    """
     body = BodyModel.load(arguments.body)
     if arguments.random:
         model = random_preset(arguments.random, body, arguments.seed)
@@ -121,25 +133,18 @@ def read(arguments: argparse.Namespace) -> tuple[Source, Manifest]:
     spec = model.config.spec
     check_same_body(body, spec)
     calibration = None
-    if arguments.sensitivity or any(p in CALIBRATED for p in arguments.precisions):
+    if any(p in CALIBRATED for p in arguments.precisions):
         calibration = read_crops(arguments.calibration_data, body, spec, arguments.calibration)
-    source = Source(
+    return Source(
         model=model,
         learned=not arguments.random,
+        training_data=told,
         body_bytes=arguments.body.read_bytes(),
         body=body,
         judged=read_crops(arguments.probe_data, body, spec, arguments.judged),
         calibration=calibration,
         packed_bytes=int(arguments.max_mb * 1e6),
     )
-    manifest = Manifest(
-        name=arguments.name or arguments.out.stem,
-        licence=arguments.licence,
-        training_data=told,
-        spec=spec,
-        calibration_sha256=calibration_sha256(calibration),
-    )
-    return source, manifest
 
 
 def describe(info: dict[str, Any]) -> str:
@@ -148,12 +153,22 @@ def describe(info: dict[str, Any]) -> str:
     return f"{data}; {info.get('images', '?')} crops of {info.get('people', '?')} people"
 
 
-def sensitivity_table(source: Source, graph: onnx.ModelProto) -> str:
-    """The Markdown of `export.sensitivity`."""
-    assert source.calibration is not None
+def write_sensitivity(path: Path, source: Source, graph: onnx.ModelProto) -> None:
+    """The Markdown of `export.sensitivity`.
+
+    Raises:
+        ContractError: no precision asks for calibration crops.
+    """
+    if source.calibration is None:
+        raise ContractError(
+            "there are no crops to quantise blocks on",
+            got="precisions that need no calibration",
+            expected=f"one of {', '.join(CALIBRATED)}",
+            fix="leave --sensitivity out, or add int8 to --precisions",
+        )
     spec = source.model.config.spec
     images = source.calibration.images(spec)
-    return table(sensitivity(graph, source.body, spec, images), len(images))
+    path.write_text(table(sensitivity(graph, source.body, spec, images), len(images)))
 
 
 if __name__ == "__main__":

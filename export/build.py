@@ -51,6 +51,7 @@ class Source:
     Attributes:
         model: in evaluation mode.
         learned: False for random weights, which nobody can judge in millimetres.
+        training_data: what the weights have seen, for people.
         body_bytes: of `body.npz`, and the body read from it.
         judged, calibration: crops; nothing is judged by those it was calibrated on.
         packed_bytes: size of an artifact that would hold the `packed` model alone.
@@ -58,11 +59,23 @@ class Source:
 
     model: GLNet
     learned: bool
+    training_data: str
     body_bytes: bytes
     body: BodyModel
     judged: Crops
     calibration: Crops | None
     packed_bytes: int
+
+    def manifest(self, name: str, licence: str) -> Manifest:
+        """What the artifact will say of itself, but for what it holds."""
+        crops = self.calibration
+        return Manifest(
+            name=name,
+            licence=licence,
+            training_data=self.training_data,
+            spec=self.model.config.spec,
+            calibration_sha256="" if crops is None else sha256_of(crops),
+        )
 
     def check(self, precisions: Sequence[str]) -> None:
         """Raise ContractError where a precision could not be judged."""
@@ -113,16 +126,15 @@ def build(
 
     Args:
         graph: the network in float32.
-        manifest: of the artifact to be; its precisions are filled in by `write`.
+        manifest: of the artifact to be; its precisions are filled in here and by `write`.
 
     Returns:
         Files of the artifact but for the parity report, and that report; `failures` in it tells
         what broke its gate.
 
     Raises:
-        ContractError, MissingDependencyError: see `build_models` and `Source.check`.
+        ContractError, MissingDependencyError: see `build_models`.
     """
-    source.check(precisions)
     judged = Judged.of(source.model, source.body, source.judged)
     files = {BODY: source.body_bytes, PROBE: probe_bytes(source, judged)}
     models = build_models(source, graph, precisions, sum(map(len, files.values())))
@@ -174,9 +186,9 @@ def probe_bytes(source: Source, judged: Judged) -> bytes:
     return Probe(source.judged.bgr[:PROBES], output).to_bytes(spec)
 
 
-def calibration_sha256(crops: Crops | None) -> str:
-    """Of the crops that scales were taken from, as bytes; empty where there were none."""
-    return "" if crops is None else hashlib.sha256(crops.bgr.tobytes()).hexdigest()
+def sha256_of(crops: Crops) -> str:
+    """Of the crops as bytes."""
+    return hashlib.sha256(crops.bgr.tobytes()).hexdigest()
 
 
 def versions() -> dict[str, Any]:

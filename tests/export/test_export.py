@@ -1,0 +1,331 @@
+"""From weights to an artifact that the run time opens, verifies and runs like torch."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import glnet_rt
+from export import __main__ as command
+from export import build as building
+from export.build import Source, build, write
+from export.crops import Crops, read_crops
+from export.graph import build_graph
+from export.parity import BATCHES, GATES, OWN, SAME, Gate, failures, markdown
+from export.random_network import random_preset
+from glnet_rt.artifact import Artifact, Manifest, write_artifact
+from glnet_rt.body_model import BodyModel
+from glnet_rt.errors import ArtifactError, ContractError, SourceError
+from glnet_rt.parity import Parity, Tolerance
+from glnet_rt.probe import verify_each
+from tests import tiny
+from tests.narrow import BODY, noise_crops
+from train.checkpoint import load_weights, save_weights
+from train.model.glnet import GLNet
+from train.synthetic.dataset import SetSettings, render_set
+
+ALL = ("fp32", "fp16", "int8", "packed")
+PACKED_BYTES = 1_700_000
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def source(narrow: GLNet, body: BodyModel, labelled: Crops) -> Source:
+    calibration = Crops(noise_crops(8, seed=3))
+    return Source(
+        model=narrow,
+        learned=False,
+        training_data="noise",
+        body_bytes=BODY.read_bytes(),
+        body=body,
+        judged=labelled,
+        calibration=calibration,
+        packed_bytes=PACKED_BYTES,
+    )
+
+
+@pytest.fixture(scope="module")
+def manifest(source: Source) -> Manifest:
+    return source.manifest("narrow", "CC0-1.0")
+
+
+@pytest.fixture(scope="module")
+def built(
+    source: Source, narrow_graph: onnx.ModelProto, manifest: Manifest
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    return build(source, narrow_graph, ALL, manifest)
+
+
+@pytest.fixture
+def artifact(
+    tmp_path: Path, built: tuple[dict[str, bytes], dict[str, Any]], manifest: Manifest
+) -> Artifact:
+    files, report = built
+    return Artifact.open(write(tmp_path / "a.glnet", manifest, files, report, ALL))
+
+
+def test_every_precision_of_a_random_network_passes(
+    built: tuple[dict[str, bytes], dict[str, Any]],
+) -> None:
+    """By its noise at the same pixels; noise is no person, whose pixel wins by a hair."""
+    _, report = built
+    assert report["failures"] == []
+    told = [
+        (r["precision"], r["batch"], r["crops_of"]) for r in report["rows"] if r["pixels"] == OWN
+    ]
+    wanted = [(p, b, of) for p in ALL for b in BATCHES for of in ("held-out", "probe")]
+    assert sorted(told) == sorted(wanted)
+    same = {row["precision"]: row for row in report["rows"] if row["pixels"] == SAME}
+    assert set(same) == set(ALL)
+    assert all(row["pixel_changed"] == 0 for row in same.values())
+    assert same["fp32"]["noise"] < same["packed"]["noise"] < same["int8"]["noise"]
+    assert same["fp16"]["noise"] < same["int8"]["noise"]
+    assert markdown(report).count("\n| ") == len(report["rows"]) + len(ALL) + 4 - 2
+
+
+def test_the_run_time_takes_the_fastest_and_says_why(artifact: Artifact) -> None:
+    times = {t["precision"]: t["over_fp32"] for t in artifact.read_parity()["times"]}
+    assert set(times) == set(ALL)
+    assert times["fp32"] == 1
+    with glnet_rt.load(artifact.path, threads=1) as hmr:
+        fastest = min(times, key=lambda p: times[p])
+        assert hmr.backend.precision == fastest
+        assert f"took {times[fastest]:.2f} of the time of fp32 at export" in hmr.explain()
+        order = [attempt.precision for attempt in hmr.attempts]
+        assert order == sorted(ALL, key=lambda p: times[p])
+        assert len(hmr(np.zeros((80, 60, 3), np.uint8)).people) == 1
+
+
+def test_verify_runs_every_precision_within_its_own_tolerance(
+    artifact: Artifact, body: BodyModel
+) -> None:
+    reports, rejected = verify_each(artifact, body)
+    assert {report.precision for report in reports} == set(ALL)
+    assert all(report.passed for report in reports), reports
+    assert rejected == ()
+    parity = Parity.read(artifact)
+    assert parity.tolerance("fp32") == Tolerance(0.1, 0.1, 0.1)
+    int8 = parity.tolerance("int8")
+    assert int8.max_mm > int8.mean_mm > 0.1
+    by_name = {report.precision: report for report in reports}
+    assert by_name["int8"].max_mm > 0.1  # what float32 may be off would fail it
+
+
+def test_verify_fails_where_int8_is_worse_than_at_export(
+    tmp_path: Path,
+    built: tuple[dict[str, bytes], dict[str, Any]],
+    manifest: Manifest,
+    body: BodyModel,
+) -> None:
+    """Another model in its place, whole by every digest: the same, but with no global head."""
+    files, report = built
+    harmed = {**files, "model.int8.onnx": without_global_head(files["model.int8.onnx"])}
+    path = write(tmp_path / "harmed.glnet", manifest, harmed, report, ALL)
+    reports, _ = verify_each(Artifact.open(path), body)
+    assert {r.precision: r.passed for r in reports} == {p: p != "int8" for p in ALL}
+
+
+def without_global_head(model: bytes) -> bytes:
+    """Camera, shape and base rotation of the mean person, whoever is there."""
+    proto = onnx.load_from_string(model)
+    for tensor in proto.graph.initializer:
+        if "global_head.camera.bias" in tensor.name:
+            values = onnx.numpy_helper.to_array(tensor) + 1.0
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), tensor.name))
+    return proto.SerializeToString()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "packed"])
+def test_harmed_weights_fail_the_gate(
+    source: Source,
+    narrow_graph: onnx.ModelProto,
+    manifest: Manifest,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+) -> None:
+    def harmed(*_: object) -> onnx.ModelProto:
+        return onnx.load_from_string(without_global_head(narrow_graph.SerializeToString()))
+
+    monkeypatch.setattr(building, "build_models", lambda *_: {precision: harmed()})
+    _, report = build(source, narrow_graph, (precision,), manifest)
+    assert any(precision in failure for failure in report["failures"])
+    learned = failures(report["rows"], (precision,), learned=True)
+    if precision != "int8":  # whose gate asks for the truth of trained people
+        assert len(learned) >= len(BATCHES)
+
+
+def test_gates_of_a_learned_network_are_millimetres() -> None:
+    row = {"pixels": OWN, "crops_of": "held-out", "backend": "onnxruntime", "batch": 1}
+    vertices = {f"vertices_{n}_mm": 3.0 for n in ("mean", "p99", "max")}
+    row |= {**vertices, "pa_mpjpe_change_mm": 0.9, "noise": 9.0}
+    for precision, count in (("fp32", 3), ("fp16", 1), ("packed", 1), ("int8", 0)):
+        found = failures([{**row, "precision": precision}], (precision,), learned=True)
+        assert len(found) == count, found
+    worse = {**row, "precision": "int8", "pa_mpjpe_change_mm": 1.01}
+    (told,) = failures([worse], ("int8",), learned=True)
+    assert "pa_mpjpe_change_mm 1.010 > 1" in told
+    assert failures([worse], ("int8", "fp16"), learned=True)[1:] == ["fp16 ran on no backend here"]
+
+
+@pytest.mark.parametrize("name", ["mean", "p99", "max"])
+@pytest.mark.parametrize("value", [1.01, math.nan])
+def test_a_gate_names_what_broke(name: str, value: float) -> None:
+    row = {f"vertices_{n}_mm": 1.0 for n in ("mean", "p99", "max")}
+    assert Gate(1.0, 1.0, 1.0).failures(row) == []
+    (failure,) = Gate(1.0, 1.0, 1.0).failures({**row, f"vertices_{name}_mm": value})
+    assert failure.startswith(f"vertices_{name}_mm {value:.3f}")
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def export(
+    tmp_path: Path,
+    narrow: GLNet,
+    narrow_graph: onnx.ModelProto,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., int]:
+    """`python -m export` on a small network and noise, to `a.glnet`; the exit code."""
+    monkeypatch.setattr(command, "build_graph", lambda model: narrow_graph)
+
+    def run(*options: object) -> int:
+        weights, probe, calibration = (tmp_path / n for n in ("w.safetensors", "p.npy", "c.npy"))
+        save_weights(weights, narrow, {"images": 1, "people": 2, "data": "noise"})
+        np.save(probe, noise_crops(9))
+        np.save(calibration, noise_crops(4, seed=3))
+        given = ["--probe-data", probe, "--calibration-data", calibration, *options]
+        arguments = ["export", weights, "--out", tmp_path / "a.glnet", *given]
+        monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
+        return command.main()
+
+    return run
+
+
+# Half of the weights' last bits are lost in the file, and noise has no pixel that clearly wins.
+LENIENT = Gate(math.inf, math.inf, math.inf)
+
+
+def test_the_command_writes_an_artifact_that_runs(
+    tmp_path: Path, export: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for precision in ("fp32", "packed"):
+        monkeypatch.setitem(GATES, precision, LENIENT)
+    report = tmp_path / "parity.md"
+    options = ("--precisions", "fp32,packed", "--max-mb", "1.7", "--report", report)
+    assert export(*options) == 0
+    assert "| packed | onnxruntime | 8 | 9 held-out |" in report.read_text()
+    opened = Artifact.open(tmp_path / "a.glnet")
+    assert opened.manifest.precisions == ("fp32", "packed")
+    assert "noise" in opened.manifest.training_data
+    digest = hashlib.sha256(noise_crops(4, seed=3).tobytes()).hexdigest()
+    assert opened.manifest.calibration_sha256 == digest
+    with glnet_rt.load(opened.path, precision="packed") as hmr:
+        assert len(hmr(np.zeros((80, 60, 3), np.uint8)).people) == 1
+
+
+def test_a_failed_gate_writes_nothing(
+    tmp_path: Path,
+    export: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(GATES, "fp32", Gate(math.inf, -1.0, math.inf))
+    assert export("--precisions", "fp32") == 3
+    assert "nothing written" in capsys.readouterr().err
+    assert not (tmp_path / "a.glnet").exists()
+
+
+@pytest.mark.parametrize(
+    ("precision", "code", "words"),
+    [("int8", 2, "cannot be judged on crops without labels"), ("fp8", 2, "without labels")],
+)
+def test_what_cannot_be_judged_is_refused(
+    export: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    precision: str,
+    code: int,
+    words: str,
+) -> None:
+    assert export("--precisions", precision) == code
+    assert words in capsys.readouterr().err
+
+
+def test_fp8_asks_for_the_package_that_makes_it(
+    source: Source, narrow_graph: onnx.ModelProto, manifest: Manifest
+) -> None:
+    if importlib.util.find_spec("modelopt"):
+        pytest.skip("the package is here")
+    with pytest.raises(glnet_rt.MissingDependencyError, match="Model Optimizer") as caught:
+        build(source, narrow_graph, ("fp8",), manifest)
+    assert caught.value.fix == 'pip install "nvidia-modelopt[onnx]"'
+
+
+def test_crops_come_from_pictures_too(tmp_path: Path, body: BodyModel, narrow: GLNet) -> None:
+    import cv2
+
+    spec, folder = narrow.config.spec, tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        cv2.imwrite(str(folder / name), np.full((90, 60, 3), 200, np.uint8))
+    crops = read_crops(folder, body, spec, 2)
+    assert crops.bgr.shape == (2, spec.input_size, spec.input_size, 3)
+    assert crops.joints is None
+    centre = crops.bgr[:, spec.input_size // 2, spec.input_size // 2]
+    assert (centre == 200).all()
+    np.save(tmp_path / "wrong.npy", np.zeros((2, 8, 8, 3), np.uint8))
+    with pytest.raises(ContractError, match="holds no crops"):
+        read_crops(tmp_path / "wrong.npy", body, spec, 2)
+    with pytest.raises(SourceError):
+        read_crops(tmp_path / "nowhere", body, spec, 2)
+
+
+def test_a_report_of_another_form_is_told(tmp_path: Path) -> None:
+    good = Artifact.open(tiny.write(tmp_path / "good.glnet"))
+    files = {name: good.read(name) for name in good.manifest.files}
+    files["parity.json"] = json.dumps({"tolerances": {"fp32": {"mean": 1}}}).encode()
+    with pytest.raises(ArtifactError, match="no parity report"):
+        Parity.read(Artifact.open(write_artifact(tmp_path / "bad.glnet", good.manifest, files)))
+
+
+# -- whole networks -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_shipped_weights_pass_in_every_precision(tmp_path: Path, body: BodyModel) -> None:
+    """On rendered people, in millimetres; float32 typed half by half gives the same bodies."""
+    settings = SetSettings(BODY, "heldout", 5, 160)
+    render_set(tmp_path / "people", settings, 48, 1, 48)
+    model, _ = load_weights(ROOT / "weights/tiny.safetensors")
+    crops = read_crops(tmp_path / "people", body, model.config.spec, 32)
+    calibration = Crops(crops.bgr[16:])
+    source = Source(model, True, "", BODY.read_bytes(), body, crops, calibration, 10_000_000)
+    _, report = build(
+        source, build_graph(model), ("fp32", "fp16", "int8"), source.manifest("a", "")
+    )
+    assert report["failures"] == []
+    worst = {row["precision"]: row["vertices_mean_mm"] for row in report["rows"]}
+    assert worst["fp32"] < worst["fp16"] < worst["int8"] < 20
+
+
+@pytest.mark.slow
+def test_a_random_w32_has_the_node_and_int8(tmp_path: Path, body: BodyModel) -> None:
+    model = random_preset("w32", body, seed=0)
+    graph, size = build_graph(model), model.config.spec.input_size
+    nodes = [node for node in graph.graph.node if node.domain]
+    assert [node.op_type for node in nodes] == ["PartPointGather"] * 2
+    noise = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), np.uint8)
+    crops = Crops(noise[:4])
+    source = Source(model, False, "", BODY.read_bytes(), body, crops, Crops(noise[4:]), 0)
+    _, report = build(source, graph, ("fp32", "fp16", "int8"), source.manifest("w32", ""))
+    assert report["failures"] == []
