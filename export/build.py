@@ -21,7 +21,7 @@ from export.graph import OPSET, build_graph, serialised
 from export.half import halved
 from export.int8 import quantised, quantised_by_default
 from export.machine import cpu_name
-from export.packing import harm_of_rounding, pack_into
+from export.packing import harm_of_rounding, pack_into, store_in_half
 from export.parity import PROBES, Judged, at_the_same_pixels, failures, judge, times
 from glnet_rt.artifact import (
     BODY,
@@ -116,6 +116,8 @@ def build_models(
         harm = harm_of_rounding(graph, source.body, spec, images)
         room = source.packed_bytes - RESERVED_BYTES - beside_bytes
         models["packed"] = pack_into(graph, harm, room)
+    for name in {"fp16", "int8"} & set(models):
+        store_in_half(models[name])
     return models
 
 

@@ -12,10 +12,12 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 
 from glnet_rt.contracts import Array
-from glnet_rt.spec import NetSpec
+from glnet_rt.spec import ZERO_POINT, NetSpec
 
 CALIBRATION_BATCH = 8
 # Stages 2 to 4 hold nearly all the work. Measured alone (docs/export.md), the stem and layer1 harm
@@ -84,8 +86,32 @@ def quantised(
         )
         model = onnx.load(path)
     del model.metadata_props[:]
+    share_zero_point(model)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def share_zero_point(model: onnx.ModelProto) -> None:
+    """Let all activations take their zero from one tensor, in place.
+
+    They are symmetric, so it is the same zero; a run time that computes faster in unsigned numbers
+    shifts them all by changing this one (`glnet_rt.backends.onnxruntime_`).
+    """
+    graph = model.graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    pairs = {node.output[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    for node in graph.node:
+        on_activation = node.op_type == "QuantizeLinear" or (
+            node.op_type == "DequantizeLinear" and node.input[0] in pairs
+        )
+        if on_activation:
+            assert not onnx.numpy_helper.to_array(stored[node.input[2]]).any()
+            node.input[2] = ZERO_POINT
+    used = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    zero = onnx.numpy_helper.from_array(np.zeros((), np.int8), ZERO_POINT)
+    del graph.initializer[:], graph.value_info[:]  # which tell types that the shift changes
+    graph.initializer.extend([*kept, zero])
 
 
 class Crops:

@@ -149,6 +149,23 @@ def split(weight: Weight, bits: int) -> tuple[list[TensorProto], list[onnx.NodeP
     return pieces, nodes
 
 
+def store_in_half(proto: onnx.ModelProto) -> None:
+    """Write large float32 weights as float16 and a Cast, in place; what computes stays float32.
+
+    For models whose other weights are rounded more coarsely than that anyway.
+    """
+    large = {weight.name for weight in large_weights(proto)}
+    casts = []
+    for tensor in proto.graph.initializer:
+        if tensor.name in large and tensor.data_type == TensorProto.FLOAT:
+            name, values = tensor.name, numpy_helper.to_array(tensor)
+            tensor.CopyFrom(constant(f"{name}.half", values, np.float16))
+            casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+
+
 def pack_into(proto: onnx.ModelProto, harm: Mapping[str, float], room: int) -> onnx.ModelProto:
     """The finest packing whose file, deflated, takes at most `room` bytes.
 

@@ -10,6 +10,8 @@ from glnet_rt.errors import ArtifactError
 from glnet_rt.skeleton import NUM_JOINTS, NUM_KEYPOINTS, NUM_TWISTS
 
 REPRESENTATIONS = ("decomposed", "direct")
+# Name of the one tensor that holds the zero of all activations of an INT8 model, a signed byte.
+ZERO_POINT = "glnet_rt.activation_zero_point"
 # The one node of a model that is not plain ONNX; docs/export.md states its contract. A plugin of
 # this name may take its place, and the function that the file carries runs where there is none.
 GATHER_DOMAIN, GATHER_OP, GATHER_VERSION = "glnet_rt", "PartPointGather", 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -10,10 +11,12 @@ from glnet_rt.artifact import Artifact, model_name
 from glnet_rt.backends.base import check_names, check_shape
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ArtifactError, BackendError, MissingDependencyError
-from glnet_rt.spec import NetSpec
+from glnet_rt.spec import ZERO_POINT, NetSpec
 
 _PROVIDER = "CPUExecutionProvider"
 _FATAL_ONLY = 4  # log level: every failure is raised with its text, so stderr stays quiet
+_X86 = ("x86_64", "AMD64")
+_INT8, _UINT8 = b"\x03", b"\x02"  # onnx.TensorProto.DataType
 _TENSOR_FLOAT, _TENSOR_INT64 = "tensor(float)", "tensor(int64)"
 
 
@@ -38,7 +41,10 @@ class OnnxRuntimeBackend(Closing):
         cls, artifact: Artifact, precision: str, *, threads: int | None = None
     ) -> OnnxRuntimeBackend:
         """Open a session; see `Backend.open`."""
-        session = _open_session(artifact.read_model(precision), model_name(precision), threads)
+        model = artifact.read_model(precision)
+        if precision == "int8" and platform.machine() in _X86:
+            model = unsigned_activations(model)
+        session = _open_session(model, model_name(precision), threads)
         _check_signature(session, artifact.spec)
         return cls(session, artifact.spec, precision)
 
@@ -65,6 +71,31 @@ class OnnxRuntimeBackend(Closing):
     def close(self) -> None:
         """Free the session. Calling it again does nothing."""
         self._session = None
+
+
+def unsigned_activations(model: bytes) -> bytes:
+    """The same INT8 model with activations from 0 to 255 about 128, not -128 to 127 about 0.
+
+    The numbers are the same. TensorRT takes signed activations alone, and ONNX Runtime's quick
+    kernels on x86 unsigned ones alone (docs/export.md has the times). All of them take their zero
+    from one tensor, so its type and its value are all that has to change.
+
+    Raises:
+        ArtifactError: the model has no such tensor.
+    """
+    name = ZERO_POINT.encode()
+    signed, unsigned = (
+        b"\x10" + kind + b"\x42" + bytes([len(name)]) + name + b"\x4a\x01" + zero
+        for kind, zero in ((_INT8, b"\x00"), (_UINT8, b"\x80"))
+    )
+    if model.count(signed) != 1:
+        raise ArtifactError(
+            "the INT8 model does not say where the zero of its activations is",
+            got=f"{model.count(signed)} tensors {ZERO_POINT}",
+            expected="one",
+            fix="export the artifact again with this version of glnet-rt",
+        )
+    return model.replace(signed, unsigned)
 
 
 def _open_session(model: bytes, name: str, threads: int | None) -> Any:
