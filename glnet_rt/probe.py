@@ -19,7 +19,7 @@ from glnet_rt.backends.registry import Attempt, open_each
 from glnet_rt.body_model import BodyModel
 from glnet_rt.contracts import Array, NetOutput, check_array
 from glnet_rt.crop import normalise
-from glnet_rt.decode import decode_arrays
+from glnet_rt.decode import check_same_body, decode_arrays
 from glnet_rt.errors import ArtifactError, ContractError
 from glnet_rt.parity import Parity, Tolerance
 from glnet_rt.spec import NetSpec
@@ -141,9 +141,10 @@ def verify_each(
         A report for each that ran, and why the others did not.
 
     Raises:
-        ContractError: an unknown backend or precision, or threads below 1.
+        ContractError: an unknown backend or precision, threads below 1, or another body.
         BackendError, MissingDependencyError: what was named does not work here, or nothing does.
     """
+    check_same_body(body, artifact.spec)
     probe, parity = Probe.read(artifact), Parity.read(artifact)
     reports, rejected = [], []
     for session, attempt in open_each(artifact, backend, precision, threads=threads):
