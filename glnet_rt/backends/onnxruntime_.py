@@ -1,4 +1,8 @@
-"""ONNX Runtime on the CPU: runs everywhere, and is the reference for every other backend."""
+"""ONNX Runtime: on the CPU it runs everywhere, and is the reference for every other backend.
+
+Its CUDA and TensorRT execution providers are backends of their own, taken only where they are asked
+for by name.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,15 @@ from glnet_rt._closing import Closing
 from glnet_rt.artifact import Artifact, model_name
 from glnet_rt.backends.base import check_names, check_shape
 from glnet_rt.contracts import Array
+from glnet_rt.engine_cache import cache_root
 from glnet_rt.errors import ArtifactError, BackendError, MissingDependencyError
 from glnet_rt.spec import ZERO_POINT, NetSpec
 
-_PROVIDER = "CPUExecutionProvider"
+_CPU = "CPUExecutionProvider"
 _FATAL_ONLY = 4  # log level: every failure is raised with its text, so stderr stays quiet
 _X86 = ("x86_64", "AMD64")
 _INT8, _UINT8 = b"\x03", b"\x02"  # onnx.TensorProto.DataType
+_RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
 _TENSOR_FLOAT, _TENSOR_INT64 = "tensor(float)", "tensor(int64)"
 
 
@@ -26,6 +32,7 @@ class OnnxRuntimeBackend(Closing):
     `infer` returns fresh arrays each time, and several threads may call it at once.
     """
 
+    provider: ClassVar[str] = _CPU
     name: ClassVar[str] = "onnxruntime"
     # A CPU has no arithmetic in half precision: fp16 is right there, and slow.
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "packed", "int8", "fp16")
@@ -41,10 +48,11 @@ class OnnxRuntimeBackend(Closing):
         cls, artifact: Artifact, precision: str, *, threads: int | None = None
     ) -> OnnxRuntimeBackend:
         """Open a session; see `Backend.open`."""
-        model = artifact.read_model(precision)
-        if precision == "int8" and platform.machine() in _X86:
+        model, name = artifact.read_model(precision), model_name(precision)
+        if precision == "int8" and cls.provider == _CPU and platform.machine() in _X86:
             model = unsigned_activations(model)
-        session = _open_session(model, model_name(precision), threads)
+        session = _open_session(model, name, threads, cls.provider)
+        _check_provider(session, cls.provider)
         _check_signature(session, artifact.spec)
         return cls(session, artifact.spec, precision)
 
@@ -98,7 +106,23 @@ def unsigned_activations(model: bytes) -> bytes:
     return model.replace(signed, unsigned)
 
 
-def _open_session(model: bytes, name: str, threads: int | None) -> Any:
+class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
+    """The same on an NVIDIA GPU, by ONNX Runtime's own kernels and cuDNN's."""
+
+    name: ClassVar[str] = "onnxruntime-cuda"
+    precisions: ClassVar[tuple[str, ...]] = ("fp16", "fp32", "packed", "int8")
+    provider: ClassVar[str] = "CUDAExecutionProvider"
+
+
+class OnnxRuntimeTensorRTBackend(OnnxRuntimeBackend):
+    """The same through TensorRT, which ONNX Runtime lets build engines when it first runs."""
+
+    name: ClassVar[str] = "onnxruntime-tensorrt"
+    precisions: ClassVar[tuple[str, ...]] = ("fp16", "fp32", "int8")
+    provider: ClassVar[str] = "TensorrtExecutionProvider"
+
+
+def _open_session(model: bytes, name: str, threads: int | None, provider: str) -> Any:
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -108,14 +132,23 @@ def _open_session(model: bytes, name: str, threads: int | None) -> Any:
             expected="onnxruntime >= 1.17",
             fix="pip install onnxruntime",
         ) from error
+    if provider not in ort.get_available_providers():
+        raise MissingDependencyError(
+            f"this ONNX Runtime has no {provider}",
+            got=", ".join(ort.get_available_providers()),
+            expected="ONNX Runtime's build for NVIDIA GPUs",
+            fix="pip uninstall onnxruntime, then pip install onnxruntime-gpu; on a Jetson take "
+            "NVIDIA's wheel of it",
+        )
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.inter_op_num_threads = 1
     options.intra_op_num_threads = threads or 0  # 0: one per physical core
     options.log_severity_level = _FATAL_ONLY
+    options.add_session_config_entry(_RECORD_ASSIGNMENT, "1")
     try:
-        return ort.InferenceSession(model, options, providers=[_PROVIDER])
+        return ort.InferenceSession(model, options, providers=[(provider, _settings(provider))])
     except Exception as error:  # its exception types share no base of their own
         raise BackendError(
             f"ONNX Runtime {ort.__version__} cannot open {name}",
@@ -123,6 +156,35 @@ def _open_session(model: bytes, name: str, threads: int | None) -> Any:
             expected="an ONNX model of opset 20 or lower, complete",
             fix="pip install -U onnxruntime; if that does not help, export the artifact again",
         ) from error
+
+
+def _settings(provider: str) -> dict[str, str]:
+    """Options of a provider: TensorRT's engines are kept, since to build them takes minutes."""
+    if provider != OnnxRuntimeTensorRTBackend.provider:
+        return {}
+    return {
+        "trt_engine_cache_enable": "True",
+        "trt_engine_cache_path": str(cache_root() / "onnxruntime-tensorrt"),
+    }
+
+
+def _check_provider(session: Any, provider: str) -> None:
+    """The provider took the session. ONNX Runtime falls back to the CPU without an error.
+
+    Raises:
+        BackendError: it did not, or, where ONNX Runtime can tell, it took none of the nodes.
+    """
+    took = session.get_providers()
+    tell = getattr(session, "get_provider_graph_assignment_info", None)  # newer ones do
+    nodes = [part.ep_name for part in tell()] if tell else took
+    if provider not in took or provider not in nodes:
+        raise BackendError(
+            f"ONNX Runtime did not give the model to {provider}",
+            got=f"a session of {', '.join(sorted(set(took) & set(nodes)))}",
+            expected=f"a session of {provider}",
+            fix="install the CUDA, cuDNN and TensorRT versions that this onnxruntime-gpu was built "
+            "for, and check the driver with nvidia-smi; or choose another backend",
+        )
 
 
 def _check_signature(session: Any, spec: NetSpec) -> None:

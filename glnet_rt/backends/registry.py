@@ -10,12 +10,23 @@ import numpy as np
 
 from glnet_rt.artifact import PRECISIONS, Artifact
 from glnet_rt.backends.base import Backend, run
-from glnet_rt.backends.onnxruntime_ import OnnxRuntimeBackend
+from glnet_rt.backends.onnxruntime_ import (
+    OnnxRuntimeBackend,
+    OnnxRuntimeCudaBackend,
+    OnnxRuntimeTensorRTBackend,
+)
+from glnet_rt.backends.tensorrt_ import TensorRTBackend, TensorRTRtxBackend
 from glnet_rt.errors import BackendError, ContractError, GlnetError
 from glnet_rt.parity import Parity
 
 # In the order `auto` tries them, the fastest first.
-BACKENDS: tuple[type[Backend], ...] = (OnnxRuntimeBackend,)
+BACKENDS: tuple[type[Backend], ...] = (TensorRTBackend, OnnxRuntimeBackend)
+# Never tried by `auto`.
+BY_NAME: tuple[type[Backend], ...] = (
+    TensorRTRtxBackend,
+    OnnxRuntimeCudaBackend,
+    OnnxRuntimeTensorRTBackend,
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ def select(
         precision: `fp32`, `fp16`, `int8`, `fp8`, `packed`, or `auto` for the one that was fastest
             on that backend at export and works here. All of them passed their gate there.
         threads: CPU threads for one inference; None leaves it to the library.
-        backends: the candidates, in order.
+        backends: the candidates of `auto`, in order; those of `BY_NAME` may be named as well.
 
     Returns:
         The open backend, and everything that was considered on the way.
@@ -70,7 +81,8 @@ def select(
         BackendError: a named backend or precision does not work here, or nothing does.
         MissingDependencyError: a named backend's library is not installed.
     """
-    _check_request(backend, precision, threads, backends)
+    _check_request(backend, precision, threads, (*backends, *BY_NAME))
+    backends = (*backends, *(kind for kind in BY_NAME if kind.name == backend))
     chosen: Backend | None = None
     attempts: list[Attempt] = []
     errors: list[GlnetError] = []
