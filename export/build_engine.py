@@ -8,19 +8,25 @@ what TensorRT made of it is read back and told, layer by layer. The engines go i
 from __future__ import annotations
 
 import argparse
+import ctypes
 import dataclasses
 import hashlib
 import json
+import os
 import re
+import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from glnet_rt.artifact import Artifact, model_name
+from glnet_rt.backends.cuda.binding import open_binding
 from glnet_rt.backends.device import Gpu, find_gpu
 from glnet_rt.backends.gather_plugin import NAME, load_plugin
 from glnet_rt.backends.onnx_bytes import op_types, without_functions
@@ -41,6 +47,7 @@ from glnet_rt.errors import BackendError, ContractError, GlnetError
 from glnet_rt.spec import NetSpec
 
 MAX_BATCH = 64
+RTX_LIBRARY = "libtensorrt_rtx.so"
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,10 @@ class Built:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
+    if arguments.backend == "tensorrt-rtx" and arguments.gather != "native":
+        code = run_linked(sys.argv[1:] if argv is None else argv)
+        if code is not None:
+            return code
     try:
         trt = TensorRT.load(arguments.backend)
         request = check(arguments, trt)
@@ -169,6 +180,31 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
+def run_linked(argv: Sequence[str]) -> int | None:
+    """Run this in a process that finds TensorRT for RTX under the name its parser asks for.
+
+    Once a plugin is met the parser loads `libtensorrt_rtx.so`, or aborts the process; the wheel has
+    `libtensorrt_rtx.so.1` alone, and a process reads LD_LIBRARY_PATH only as it starts.
+
+    Returns:
+        Its exit code; None where the name is found here, or TensorRT for RTX is not installed.
+    """
+    spec = find_spec("tensorrt_rtx_libs")
+    try:
+        ctypes.CDLL(RTX_LIBRARY)
+    except OSError:
+        if spec is None or spec.origin is None:
+            return None
+    else:
+        return None
+    with TemporaryDirectory() as folder:
+        (Path(folder) / RTX_LIBRARY).symlink_to(Path(spec.origin).parent / f"{RTX_LIBRARY}.1")
+        paths = [folder, *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+        environment = os.environ | {"LD_LIBRARY_PATH": os.pathsep.join(paths)}
+        command = [sys.executable, "-m", "export.build_engine", *argv]
+        return subprocess.run(command, env=environment, check=False).returncode
+
+
 # -- what is asked for ----------------------------------------------------------------------------
 
 
@@ -193,13 +229,18 @@ def check(arguments: argparse.Namespace, trt: TensorRT) -> Request:
         hardware_compatible=arguments.hardware_compatible,
     )
     routes = choose_routes(artifact.read_model(precision), arguments.gather)
+    if len(routes) > 1:
+        open_binding().close()  # what times them: better missed now than after the first build
     return Request(artifact, precision, batches, routes, options, gpu, timing_cache, cache)
 
 
 def check_options(arguments: argparse.Namespace, trt: TensorRT) -> None:
     if arguments.workspace_mb < 0:
         raise ContractError(
-            "--workspace-mb is no size", got=arguments.workspace_mb, expected="0 or more, MB"
+            "--workspace-mb is no size",
+            got=arguments.workspace_mb,
+            expected="0 or more, MB",
+            fix="leave it out, and TensorRT takes what it needs",
         )
     if arguments.target and arguments.gather == "auto":
         raise ContractError(
@@ -392,14 +433,15 @@ def network_precisions(trt: TensorRT, network: Any) -> dict[str, int]:
     """Precision -> convolutions and matrix products that the model, strongly typed, asks it of."""
     module = trt.module
     layers = [network.get_layer(i) for i in range(network.num_layers)]
-    dequantized = [
-        layer.get_output(0) for layer in layers if layer.type == module.LayerType.DEQUANTIZE
-    ]
-    quantized = {tensor.name for tensor in dequantized}
+    quantized = {
+        layer.get_output(0).name: precision_of(layer.get_input(0).dtype.name)
+        for layer in layers
+        if layer.type == module.LayerType.DEQUANTIZE
+    }
     products = (module.LayerType.CONVOLUTION, module.LayerType.MATRIX_MULTIPLY)
     read = [layer.get_input(0) for layer in layers if layer.type in products]
     return count_precisions(
-        "int8" if tensor.name in quantized else precision_of(tensor.dtype.name) for tensor in read
+        quantized.get(tensor.name) or precision_of(tensor.dtype.name) for tensor in read
     )
 
 
@@ -418,7 +460,7 @@ def require_precision(counts: dict[str, int], precision: str, what: str) -> None
     if not counts.get(precision):
         raise BackendError(
             f"nothing in {what} computes in {precision}",
-            got=", ".join(f"{count} layers in {name}" for name, count in counts.items()),
+            got=", ".join(f"{count} layers in {name}" for name, count in counts.items()) or "none",
             expected=f"layers in {precision}",
             fix=f"export the artifact again with --precision {precision}; "
             "TensorRT takes the precision from the model alone",
@@ -489,7 +531,7 @@ def save_timing_cache(config: Any, path: Path | None) -> None:
 
 
 def progress_monitor(module: Any, label: str) -> Any:
-    """Tells on stderr which outer phase the builder is in; Ctrl-C ends the build."""
+    """Tells on stderr which outer phase the builder is in."""
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:

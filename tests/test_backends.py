@@ -7,18 +7,23 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, ClassVar
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from glnet_rt import backends
 from glnet_rt.artifact import Artifact
 from glnet_rt.backends.base import Backend, check_shape, run
-from glnet_rt.backends.onnxruntime_ import OnnxRuntimeBackend
+from glnet_rt.backends.onnxruntime_ import (
+    OnnxRuntimeBackend,
+    OnnxRuntimeCudaBackend,
+    OnnxRuntimeTensorRTBackend,
+)
 from glnet_rt.contracts import Array
 from glnet_rt.errors import (
     ArtifactError,
@@ -224,6 +229,86 @@ def test_a_network_that_returns_nan_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(BackendError, match="NaN or infinity"):
         backends.select(with_model(tmp_path, change), "onnxruntime")
+
+
+class _Session:
+    """An ONNX Runtime session as a provider leaves it."""
+
+    def __init__(self, providers: list[str], nodes: list[str] | None) -> None:
+        self.get_providers = lambda: providers
+        if nodes is not None:
+            parts = [SimpleNamespace(ep_name=name) for name in nodes]
+            self.get_provider_graph_assignment_info = lambda: parts
+
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+@pytest.mark.parametrize("kind", [OnnxRuntimeCudaBackend, OnnxRuntimeTensorRTBackend])
+def test_a_provider_that_is_not_there_is_told(
+    tiny_artifact: Artifact, kind: type[OnnxRuntimeBackend], assert_helpful: Check
+) -> None:
+    if kind.provider in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has it")
+    with pytest.raises(MissingDependencyError, match="onnxruntime-gpu") as caught:
+        backends.select(tiny_artifact, kind.name)
+    assert_helpful(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("providers", "nodes", "took"),
+    [
+        ([CUDA, CPU], None, True),
+        ([CUDA, CPU], [CPU, CUDA], True),
+        ([CPU], None, False),
+        ([CUDA, CPU], [CPU, CPU], False),
+    ],
+)
+def test_a_provider_must_really_take_the_session(
+    tiny_artifact: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+    providers: list[str],
+    nodes: list[str] | None,
+    took: bool,
+    assert_helpful: Check,
+) -> None:
+    """ONNX Runtime falls back to the CPU with no more than a warning."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    real = onnxruntime.InferenceSession
+
+    def open_session(model: bytes, options: Any, providers: Any) -> Any:
+        assert providers[0][0] == CUDA
+        opened = real(model, options, providers=[CPU])
+        fake = _Session(given, nodes)
+        for name in ("get_inputs", "get_outputs", "run"):
+            setattr(fake, name, getattr(opened, name))
+        return fake
+
+    given = providers
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+    if took:
+        session, attempts = backends.select(tiny_artifact, "onnxruntime-cuda")
+        session.close()
+        assert attempts[-1].chosen
+    else:
+        with pytest.raises(BackendError, match="did not give the model to CUDA") as caught:
+            backends.select(tiny_artifact, "onnxruntime-cuda")
+        assert_helpful(caught.value)
+
+
+def test_this_onnxruntime_tells_who_took_the_nodes(tiny_artifact: Artifact) -> None:
+    with OnnxRuntimeBackend.open(tiny_artifact, "fp32") as session:
+        tell = getattr(session._session, "get_provider_graph_assignment_info", None)
+        if tell is None:
+            pytest.skip("it is too old to tell")
+        assert {part.ep_name for part in tell()} == {CPU}
+
+
+def test_auto_never_takes_what_must_be_named(tiny_artifact: Artifact) -> None:
+    session, attempts = backends.select(tiny_artifact)
+    session.close()
+    named = {"onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt-rtx"}
+    assert not named & {attempt.backend for attempt in attempts}
 
 
 # -- choosing -------------------------------------------------------------------------------------

@@ -6,28 +6,25 @@ those that run on a GPU.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
 
 from glnet_rt import backends
 from glnet_rt.artifact import Artifact
-from glnet_rt.backends import tensorrt_, trt
+from glnet_rt.backends import tensorrt_
 from glnet_rt.backends.base import run
 from glnet_rt.backends.cuda.host_session import HostSession, split
-from glnet_rt.backends.device import Gpu, find_gpu
+from glnet_rt.backends.device import find_gpu
 from glnet_rt.backends.tensorrt_ import TensorRTBackend, TensorRTRtxBackend, TensorRTStage
-from glnet_rt.backends.trt import TensorRT, precision_of
-from glnet_rt.contracts import Array
-from glnet_rt.engine_cache import BUCKETS, BuildOptions, EngineCache, EngineHeader, model_sha256
+from glnet_rt.backends.trt import precision_of
+from glnet_rt.engine_cache import BUCKETS
 from glnet_rt.errors import (
     ArtifactError,
     BackendError,
@@ -35,85 +32,23 @@ from glnet_rt.errors import (
     GlnetError,
     MissingDependencyError,
 )
-from tests import tiny
 from tests.fake_device import (
+    ORIN,
+    Bench,
     DataType,
     FakeBinding,
     FakeEngine,
-    FakeTensorRT,
     GraphlessBinding,
     engine_bytes,
+    make_bench,
 )
 
 Check = Callable[[GlnetError], None]
-ORIN = Gpu("Orin", "sm87", "12.6")
-
-
-@dataclass
-class Bench:
-    """A machine with a GPU, a TensorRT and a cache, none of them real but the cache."""
-
-    artifact: Artifact
-    binding: FakeBinding
-    module: FakeTensorRT
-    cache: EngineCache
-
-    @property
-    def trt(self) -> TensorRT:
-        return TensorRT.load("tensorrt")
-
-    def build(self, *batches: int, engine: Callable[[int], bytes] = engine_bytes) -> list[Path]:
-        """Put engines for these batch sizes into the cache."""
-        return [self.build_one(batch, engine(batch)) for batch in batches]
-
-    def build_one(self, batch: int, engine: bytes, gpu: Gpu = ORIN, **options: Any) -> Path:
-        sha256 = model_sha256(self.artifact, "fp32")
-        header = EngineHeader(
-            self.trt.key(sha256, "fp32", batch, gpu),
-            BuildOptions(**options),
-            hashlib.sha256(engine).hexdigest(),
-            len(engine),
-        )
-        return self.cache.write(self.artifact, header, engine)
-
-    def batch(self, count: int, seed: int = 0) -> Array:
-        rng = np.random.default_rng(seed)
-        return rng.normal(size=(count, *self.artifact.spec.input_shape)).astype(np.float32)
-
-    def reference(self, batch: Array) -> Any:
-        return tiny.run_reference(tiny.model(self.artifact.spec), batch, self.artifact.spec)
 
 
 @pytest.fixture
-def bench(
-    tiny_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Bench]:
-    yield make_bench(tiny_artifact, tmp_path, monkeypatch, FakeBinding)
-
-
-def make_bench(
-    artifact: Artifact,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: type[FakeBinding],
-    **settings: Any,
-) -> Bench:
-    binding: Any = None
-    module = FakeTensorRT(artifact.read_model("fp32"), artifact.spec, binding)
-
-    def open_binding() -> FakeBinding:
-        opened = kind(**settings)
-        module._binding = bench.binding = opened
-        return opened
-
-    bench = Bench(artifact, binding, module, EngineCache(tmp_path / "cache"))
-    monkeypatch.setenv("GLNET_CACHE", str(bench.cache.root))
-    monkeypatch.delenv("GLNET_PLUGIN_LIBRARY", raising=False)
-    monkeypatch.setitem(sys.modules, "tensorrt", module)  # type: ignore[arg-type]
-    for where in (tensorrt_, trt):
-        monkeypatch.setattr(where, "find_gpu", lambda: ORIN)
-    monkeypatch.setattr(tensorrt_, "open_binding", open_binding)
-    return bench
+def bench(tiny_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return make_bench(tiny_artifact, tmp_path, monkeypatch, FakeBinding)
 
 
 # -- numbers --------------------------------------------------------------------------------------
@@ -450,7 +385,7 @@ def test_precisions_are_read_off_what_versions_call_them(words: str, precision: 
 
 
 def test_layers_are_listed_with_what_they_really_read(bench: Bench) -> None:
-    engine = FakeEngine(bench.artifact.read_model("fp32"), bench.artifact.spec, 1, FakeBinding())
+    engine = FakeEngine(bench.artifact.read_model("fp32"), bench.artifact.spec, 1, FakeBinding)
     half = {"Format/Datatype": "Half"}
     engine.report = {
         "Layers": [

@@ -167,7 +167,7 @@ def _nothing_works(
         "no backend can run this artifact",
         got="; ".join(map(str, attempts)),
         expected=f"one of {', '.join(kind.name for kind in backends)} to work",
-        fix=next((error.fix for error in errors if error.fix), None),
+        fix=next((error.fix for error in reversed(errors) if error.fix), None),  # the least needed
     )
 
 

@@ -23,7 +23,7 @@ from glnet_rt.engine_cache import BUCKETS, EngineCache, EngineFile, model_sha256
 from glnet_rt.errors import ArtifactError, BackendError
 from glnet_rt.spec import NetSpec
 
-PRECISIONS = ("fp16", "fp32", "int8")  # the fastest that keeps the bodies first
+PRECISIONS = ("fp16", "fp32", "int8", "fp8")  # the fastest that keeps the bodies first
 _EXPORT_AGAIN = "export the artifact again with this version of glnet-rt, and build its engines"
 
 
