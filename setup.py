@@ -60,7 +60,9 @@ ORACLES = ["smplx>=0.1.28"]
 CUDA = ["cuda-bindings>=13", "nvidia-cuda-nvrtc>=13"]
 CUDA12 = ["cuda-bindings>=12.6,<13", "nvidia-cuda-nvrtc-cu12>=12.6"]
 PYCUDA = ["pycuda>=2024.1"]
-# Builds engines on a machine without a GPU, which plain TensorRT does not.
+# Plain TensorRT wants a GPU to build engines with, TensorRT for RTX does not: the tests build real
+# engines with that version.
+TENSORRT = ["tensorrt>=10.3"]
 RTX = ["tensorrt-rtx==1.7.1.116"]
 
 setup(
@@ -82,6 +84,7 @@ setup(
         "cuda": CUDA,
         "cuda12": CUDA12,
         "pycuda": PYCUDA,
+        "tensorrt": TENSORRT,
         "rtx": RTX,
         "train": TRAIN,
         "export": EXPORT,
