@@ -473,6 +473,7 @@ def configure(request: Request, trt: TensorRT, builder: Any, batch: int) -> Any:
     config = builder.create_builder_config()
     config.builder_optimization_level = options.optimization_level
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
+    config.clear_flag(module.BuilderFlag.TF32)  # else float32 would be multiplied in 10 bits
     if options.workspace_mb:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
     if options.hardware_compatible:

@@ -377,6 +377,10 @@ class FakeConfig:
         self.profiles: list[FakeProfile] = []
         self.timing: FakeTimingCache | None = None
         self.progress_monitor: Any = None
+        self.flags = {"tf32"}
+
+    def clear_flag(self, flag: str) -> None:
+        self.flags.discard(flag)
 
     def set_memory_pool_limit(self, pool: str, size: int) -> None:
         self.limits[pool] = size
@@ -453,6 +457,7 @@ class FakeTensorRT:
     LayerInformationFormat = SimpleNamespace(JSON="JSON")
     NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
     ProfilingVerbosity = SimpleNamespace(DETAILED="detailed")
+    BuilderFlag = SimpleNamespace(TF32="tf32")
     MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
     HardwareCompatibilityLevel = SimpleNamespace(AMPERE_PLUS="ampere+")
     ComputeCapability = SimpleNamespace(__members__={"NONE": 0, "SM86": 86, "SM89": 89})

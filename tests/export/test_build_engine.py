@@ -1,16 +1,14 @@
 """Engines are built as asked, and whoever asks for what cannot be is told before or instead.
 
-Up to the last part the device and TensorRT are those of tests/fake_device.py; there, TensorRT for
-RTX builds real engines for GPUs that are not here.
+The device and TensorRT are those of tests/fake_device.py. Real engines: test_real_engines.py.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +18,12 @@ import pytest
 from onnx import helper
 
 from export import build_engine
-from glnet_rt.artifact import DEFAULT_PATH, Artifact
+from glnet_rt.artifact import Artifact
 from glnet_rt.backends.tensorrt_ import TensorRTBackend
 from glnet_rt.engine_cache import EngineCache, EngineFile, model_sha256
 from glnet_rt.errors import BackendError
 from tests import tiny
 from tests.fake_device import ORIN, Bench, FakeBinding, FakeConfig, make_bench
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -139,6 +135,7 @@ def test_by_default_tensorrt_decides(bench: Bench, capsys: pytest.CaptureFixture
     built(bench, capsys, "--batches", "1")
     config = config_of(bench)
     assert config.limits == {}
+    assert config.flags == set(), "float32 means float32"
     assert not hasattr(config, "hardware_compatibility_level")
 
 
@@ -162,7 +159,7 @@ def test_the_report_can_be_read(bench: Bench, capsys: pytest.CaptureFixture[str]
 def found_engine(bench: Bench, batch: int, **other: Any) -> EngineFile:
     sha256 = model_sha256(bench.artifact, "fp32")
     key = bench.trt.key(sha256, "fp32", batch, ORIN)
-    found = EngineCache().find(bench.artifact, build_engine.replace(key, **other))
+    found = EngineCache().find(bench.artifact, replace(key, **other))
     assert found is not None
     return found
 
@@ -347,46 +344,3 @@ def test_a_build_that_fails_is_told(bench: Bench, capsys: pytest.CaptureFixture[
     bench.module.builds = False
     error = refused(bench, capsys)
     assert "cannot build model.fp32.onnx, batch 1" in error["what"]
-
-
-# -- real engines, for GPUs that are not here -----------------------------------------------------
-
-
-def build_for(
-    target: str, artifact: Path, cache: Path, *options: str
-) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: TensorRT may abort it, and keeps plugins for as long as it lives."""
-    command = [sys.executable, "-m", "export.build_engine", str(artifact), "--target", target]
-    command += ["--out", str(cache), "--json", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-@pytest.mark.slow
-def test_the_shipped_network_becomes_a_real_engine(tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx")
-    done = build_for("sm86", DEFAULT_PATH, tmp_path, "--batches", "1")
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    (row,) = report["engines"]
-    assert row["network"]["fp32"] > 50
-    assert "not read back" in row["notes"][0]
-    artifact, cache = Artifact.open(), EngineCache(tmp_path)
-    found = cache.find(artifact, key_for(artifact, report, "fp32", 1, "sm86"))
-    assert found is not None
-    assert len(found.read()) == row["bytes"] > 10_000_000
-    again = build_engine.parse(found.rebuild.split()[3:])
-    assert (again.backend, again.target, again.out) == ("tensorrt-rtx", None, tmp_path)
-
-
-def key_for(artifact: Artifact, report: dict[str, Any], precision: str, batch: int, sm: str) -> Any:
-    """What a machine with such a GPU looks for."""
-    from glnet_rt.backends.device import Gpu
-    from glnet_rt.backends.trt import TensorRT
-
-    trt = TensorRT.load("tensorrt-rtx")
-    assert trt.version == report["tensorrt"]
-    gpu = Gpu("GeForce", sm, "13.0")
-    return trt.key(model_sha256(artifact, precision), precision, batch, gpu)
