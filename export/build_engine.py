@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         trt = TensorRT.load(arguments.backend)
         request = check(arguments, trt)
         with request.cache.lock():
-            rows = [build_bucket(request, trt, batch) for batch in request.batches]
+            rows = build_all(request, trt)
     except GlnetError as error:
         print(f"error: {error}", file=sys.stderr)
         if arguments.json:
@@ -339,9 +339,23 @@ def compute_capability(trt: TensorRT, target: str) -> Any:
 # -- building -------------------------------------------------------------------------------------
 
 
-def build_bucket(request: Request, trt: TensorRT, batch: int) -> dict[str, Any]:
-    """Build one batch size by every route, keep the faster, and say what came out."""
-    built = [build(request, trt, batch, route) for route in request.routes]
+def build_all(request: Request, trt: TensorRT) -> list[dict[str, Any]]:
+    """Build every batch size by every route, keep the faster of each, and say what came out.
+
+    One route after the other: once a plugin is registered, which cannot be taken back, TensorRT
+    10.7 and newer would take it for the native route too.
+    """
+    routes = [[build(request, trt, batch, r) for batch in request.batches] for r in request.routes]
+    return [
+        keep_faster(request, trt, batch, built)
+        for batch, *built in zip(request.batches, *routes, strict=True)
+    ]
+
+
+def keep_faster(
+    request: Request, trt: TensorRT, batch: int, built: Sequence[Built]
+) -> dict[str, Any]:
+    """Put the faster engine of one batch size into the cache; its row of the report."""
     best = min(built, key=lambda one: one.ms or 0.0)
     timed = {one.gather: one.ms for one in built if one.ms is not None and len(built) > 1}
     header = EngineHeader(

@@ -19,6 +19,7 @@ from onnx import helper
 
 from export import build_engine
 from glnet_rt.artifact import Artifact
+from glnet_rt.backends.onnx_bytes import without_functions
 from glnet_rt.backends.tensorrt_ import TensorRTBackend
 from glnet_rt.engine_cache import EngineCache, EngineFile, model_sha256
 from glnet_rt.errors import BackendError
@@ -211,6 +212,27 @@ def test_auto_keeps_the_faster_route_and_both_figures(
     header = found_engine(gather_bench, 2, plugin_sha256=plugin).header
     assert header.gather_ms == gather_bench.module.ms
     assert (header.options.gather, header.key.plugin_sha256) == (faster, plugin)
+
+
+def test_no_native_route_is_built_once_a_plugin_is_registered(
+    gather_bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 10.7 on a registered plugin goes before a function of the same name."""
+    registered = []
+
+    class Parser(gather_bench.module.OnnxParser):  # type: ignore[misc, name-defined]
+        def parse(self, model: bytes) -> bool:
+            return super().parse(without_functions(model) if registered else model)
+
+    def register(module: Any) -> type[SomePlugin]:
+        registered.append(module)
+        return SomePlugin
+
+    gather_bench.module.OnnxParser = Parser  # type: ignore[misc]
+    monkeypatch.setattr(build_engine, "load_plugin", register)
+    report = built(gather_bench, capsys, "--batches", "1,2,4", "--gather", "auto")
+    assert [sorted(row["ms"]) for row in report["engines"]] == [["native", "plugin"]] * 3
+    assert registered
 
 
 @pytest.mark.parametrize("route", ["native", "plugin"])
