@@ -19,10 +19,7 @@ from glnet_rt.cli.common import (
 )
 from glnet_rt.errors import GlnetError
 
-PACKAGES = (
-    *("numpy", "opencv-python-headless", "numba", "onnxruntime", "typer", "rich"),
-    *("onnxruntime-gpu", "tensorrt", "tensorrt-rtx"),  # for NVIDIA GPUs
-)
+PACKAGES = ("numpy", "opencv-python-headless", "numba", "onnxruntime", "typer", "rich")
 CUDA_PACKAGES = ("cuda-bindings", "nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12", "pycuda")
 
 
@@ -51,8 +48,9 @@ def doctor(artifact: ArtifactOption = None, json: JsonOption = False) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions of what runs here, the GPU, and where its engines are kept."""
+    """Versions of what runs here, and where engines are kept."""
     from glnet_rt._version import __version__
+    from glnet_rt.backends.trt import MODULES
     from glnet_rt.engine_cache import EngineCache
 
     return {
@@ -60,21 +58,10 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "gpu": _gpu(),
+        "packages": {n: _version(n) for n in (*PACKAGES, "onnxruntime-gpu", *MODULES)},
         "engines": str(EngineCache().engines),
-        "packages": {name: _version(name) for name in PACKAGES},
         "cuda": cuda_environment(),
     }
-
-
-def _gpu() -> str:
-    from glnet_rt.backends.device import find_gpu
-
-    try:
-        gpu = find_gpu()
-    except GlnetError as error:
-        return f"none ({error.what})"
-    return f"{gpu.name}, {gpu.sm}, driver for CUDA {gpu.cuda}"
 
 
 def cuda_environment() -> dict[str, str]:
