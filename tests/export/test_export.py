@@ -155,14 +155,14 @@ def test_signed_and_unsigned_activations_say_the_same(
 
 
 def moved(model: bytes) -> bytes:
-    """The same model with all keypoints five crops further to the right, below and behind."""
+    """The same model with all keypoints fifty crops further to the right, below and behind."""
     proto = onnx.load_from_string(model)
     (node,) = (node for node in proto.graph.node if "keypoints_uvd" in node.output)
     node.output[list(node.output).index("keypoints_uvd")] = "keypoints_there"
     for other in proto.graph.node:
         other.input[:] = ["keypoints_there" if n == "keypoints_uvd" else n for n in other.input]
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(5.0), "five"))
-    shift = onnx.helper.make_node("Add", ["keypoints_there", "five"], ["keypoints_uvd"])
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(50.0), "far"))
+    shift = onnx.helper.make_node("Add", ["keypoints_there", "far"], ["keypoints_uvd"])
     proto.graph.node.append(shift)
     return proto.SerializeToString()
 
