@@ -36,7 +36,8 @@ BODY = f"""
     (map, grid_rows)
   fourth = Constant <value_ints: ints = [3]> ()
   columns = Squeeze (read, fourth)
-  sampled = Transpose <perm: ints = [0, 2, 1]> (columns)
+  turned = Transpose <perm: ints = [0, 2, 1]> (columns)
+  sampled = CastLike (turned, features)
 }}
 """
 

@@ -85,8 +85,8 @@ def unsigned_activations(model: bytes) -> bytes:
     """The same INT8 model with activations from 0 to 255 about 128, not -128 to 127 about 0.
 
     The numbers are the same. TensorRT takes signed activations alone, and ONNX Runtime's quick
-    kernels on x86 unsigned ones alone (docs/export.md has the times). All of them take their zero
-    from one tensor, so its type and its value are all that has to change.
+    kernels on x86 unsigned ones alone (docs/export.md has the times). One tensor holds the zero
+    of all of them, so its type and its value are all that has to change.
 
     Raises:
         ArtifactError: the model has no such tensor.

@@ -33,7 +33,7 @@ def run_node(features: Array, points: Array) -> Array:
             helper.make_tensor_value_info("features", kind, ["B", "C", "H", "W"]),
             helper.make_tensor_value_info("points", TensorProto.FLOAT, ["B", "P", 2]),
         ],
-        [helper.make_tensor_value_info("sampled", TensorProto.FLOAT, ["B", "P", "C"])],
+        [helper.make_tensor_value_info("sampled", kind, ["B", "P", "C"])],
     )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(GATHER_DOMAIN, GATHER_VERSION)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
@@ -55,9 +55,11 @@ def test_the_function_is_torchs_gather(size: tuple[int, int], dtype: type[np.flo
     points = np.concatenate([inside, beyond], 1).astype(np.float32)
     wanted = part_point_gather(torch.from_numpy(features), torch.from_numpy(points)).numpy()
     got = run_node(features, points)
-    assert got.dtype == np.float32
+    assert got.dtype == dtype
     # A point's place is known to half a unit in its last place, and features change by 2 a pixel.
-    np.testing.assert_allclose(got, wanted, atol=2e-6 * max(1.0, max(size) / 24))
+    place = 2e-6 * max(1.0, max(size) / 24)
+    rounding = float(np.finfo(dtype).eps) / 2 if dtype == np.float16 else 0.0
+    np.testing.assert_allclose(got.astype(np.float64), wanted, atol=place + rounding)
 
 
 def test_a_model_without_the_node_gets_no_function() -> None:

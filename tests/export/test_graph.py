@@ -91,7 +91,7 @@ def test_half_precision_is_where_it_was_said(
             assert tensor.data_type == FLOAT, name
     (gather,) = gathers(half_graph)
     assert [kinds[name] for name in gather.input] == [HALF, FLOAT]
-    assert kinds[gather.output[0]] == FLOAT
+    assert kinds[gather.output[0]] == HALF
 
 
 def test_half_precision_rounds_and_no_more(

@@ -26,14 +26,15 @@ def part_point_gather(features: Tensor, points: Tensor) -> Tensor:
     In an ONNX export it is one node, whose meaning `export.gather_function` states once more.
     """
     if torch.onnx.is_in_onnx_export():
-        return torch.onnx.ops.symbolic(
+        sampled = torch.onnx.ops.symbolic(
             f"{GATHER_DOMAIN}::{GATHER_OP}",
             (features, points),
             {"plugin_namespace": GATHER_DOMAIN, "plugin_version": str(GATHER_VERSION)},
-            dtype=torch.float32,
+            dtype=features.dtype,
             shape=(*points.shape[:2], features.shape[1]),
             version=GATHER_VERSION,
         )
+        return sampled.float()
     height, width = features.shape[-2:]
     scale = torch.tensor([2.0 / max(width - 1, 1), 2.0 / max(height - 1, 1)], device=points.device)
     grid = (points * scale - 1.0)[:, :, None]  # [B, P, 1, 2]
