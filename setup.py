@@ -42,6 +42,8 @@ TRAIN = [
     "tqdm>=4.60",
 ]
 EXPORT = [*TRAIN, "onnx>=1.15", "onnxscript>=0.1", "onnxsim>=0.4"]
+# It brings an ONNX Runtime of its own for GPUs, so it belongs in an environment of its own.
+FP8 = ["nvidia-modelopt[onnx]>=0.27"]
 DEV = [
     "mypy>=1.10",
     "pygltflib>=1.16",
@@ -88,6 +90,7 @@ setup(
         "rtx": RTX,
         "train": TRAIN,
         "export": EXPORT,
+        "fp8": FP8,
         "dev": DEV,
         "oracles": ORACLES,
     },

@@ -31,7 +31,7 @@ def quantised_fp8(proto: onnx.ModelProto, images: Array, spec: NetSpec) -> onnx.
             "fp8 is made by NVIDIA Model Optimizer, which is not installed",
             got=str(error),
             expected="modelopt, in an environment of its own: it brings onnxruntime-gpu",
-            fix='pip install "nvidia-modelopt[onnx]"',
+            fix='pip install "glnet-rt[fp8]"',
         ) from error
     chosen = set(quantised_by_default(proto))
     left_out = [node.name for node in proto.graph.node if node.name not in chosen]

@@ -74,6 +74,7 @@ def test_wheel_metadata(wheel: Path) -> None:
 
 IMPORT_NAMES = {
     "cuda-bindings": "cuda",
+    "nvidia-modelopt": "modelopt",
     "opencv-python-headless": "cv2",
     "pytest-cov": "pytest",
     "scikit-image": "skimage",
@@ -86,7 +87,7 @@ IMPORT_NAMES = {
     [
         ("glnet_rt", ("cuda", "pycuda")),
         ("train", ("train",)),
-        ("export", ("export",)),
+        ("export", ("export", "fp8")),
         ("benchmarks", ("train", "export", "dev")),
         ("tests", ("cuda", "rtx", "train", "export", "dev", "oracles")),
     ],

@@ -102,7 +102,7 @@ def test_the_run_time_takes_the_fastest_and_says_why(artifact: Artifact) -> None
         fastest = min(times, key=lambda p: times[p])
         assert hmr.backend.precision == fastest
         assert f"took {times[fastest]:.2f} of the time of fp32 at export" in hmr.explain()
-        order = [attempt.precision for attempt in hmr.attempts]
+        order = [a.precision for a in hmr.attempts if a.backend == "onnxruntime"]
         assert order == sorted(ALL, key=lambda p: times[p])
         assert len(hmr(np.zeros((80, 60, 3), np.uint8)).people) == 1
 
@@ -113,7 +113,7 @@ def test_verify_runs_every_precision_within_its_own_tolerance(
     reports, rejected = verify_each(artifact, body)
     assert {report.precision for report in reports} == set(ALL)
     assert all(report.passed for report in reports), reports
-    assert rejected == ()
+    assert {attempt.backend for attempt in rejected} <= {"tensorrt"}
     parity = Parity.read(artifact)
     assert parity.tolerance("fp32") == Tolerance(0.1, 0.1, 0.1)
     int8 = parity.tolerance("int8")
@@ -290,7 +290,7 @@ def test_fp8_asks_for_the_package_that_makes_it(
         pytest.skip("the package is here")
     with pytest.raises(glnet_rt.MissingDependencyError, match="Model Optimizer") as caught:
         build(source, narrow_graph, ("fp8",), manifest)
-    assert caught.value.fix == 'pip install "nvidia-modelopt[onnx]"'
+    assert caught.value.fix == 'pip install "glnet-rt[fp8]"'
 
 
 def test_crops_come_from_pictures_too(tmp_path: Path, body: BodyModel, narrow: GLNet) -> None:

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from export.build import Source, build_models
-from export.crops import Crops
-from export.random_network import random_preset
 
 from export import build_engine
+from export.build import Source, build_models
+from export.crops import Crops
 from export.graph import build_graph, run_graph, serialised
+from export.random_network import random_preset
 from glnet_rt.artifact import (
     BODY,
     DEFAULT_PATH,
