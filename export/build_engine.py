@@ -471,6 +471,7 @@ def count_precisions(names: Iterable[str]) -> dict[str, int]:
 
 def require_precision(counts: dict[str, int], precision: str, what: str) -> None:
     """Raise BackendError where nothing is in the precision that was asked for."""
+    precision = "fp32" if precision == "packed" else precision
     if not counts.get(precision):
         raise BackendError(
             f"nothing in {what} computes in {precision}",

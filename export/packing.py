@@ -29,6 +29,7 @@ from glnet_rt.spec import NetSpec
 
 SMALL = 1024  # weights; tensors below are left alone
 FEWEST_BITS, BYTE_BITS, MOST_BITS = 5, 8, 16
+UPPER_ZERO = 128
 LEAST_HARM_MM = 1e-4  # what rounds to nothing on a few crops may count on others
 LEVELS = (8.0, 40.0)
 SEARCH_STEPS = 9
@@ -129,12 +130,21 @@ def pack(proto: onnx.ModelProto, bits: Mapping[str, int]) -> onnx.ModelProto:
 
 
 def split(weight: Weight, bits: int) -> tuple[list[TensorProto], list[onnx.NodeProto]]:
-    """One tensor's pieces, and the nodes that join them: (upper * 2^rest + lower) * step."""
+    """One tensor's pieces, and the nodes that join them: ((upper - 128) * 2^rest + lower) * step.
+
+    All are unsigned: TensorRT takes a signed one for quantized, and refuses it without its scale.
+    """
     name, rest = weight.name, max(0, bits - BYTE_BITS)
     steps, step = weight.rounded(bits)
-    pieces = [constant(f"{name}.upper", steps >> rest, np.int8)]
-    pieces.append(constant(f"{name}.step", step, np.float32))
-    nodes = [helper.make_node("Cast", [f"{name}.upper"], [f"{name}.high"], to=TensorProto.FLOAT)]
+    pieces = [
+        constant(f"{name}.upper", (steps >> rest) + UPPER_ZERO, np.uint8),
+        constant(f"{name}.zero", np.array([UPPER_ZERO]), np.float32),
+        constant(f"{name}.step", step, np.float32),
+    ]
+    nodes = [
+        helper.make_node("Cast", [f"{name}.upper"], [f"{name}.unsigned"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", [f"{name}.unsigned", f"{name}.zero"], [f"{name}.high"]),
+    ]
     whole = f"{name}.high"
     if rest:
         pieces.append(constant(f"{name}.lower", steps & (2**rest - 1), np.uint8))

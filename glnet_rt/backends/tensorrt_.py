@@ -23,7 +23,8 @@ from glnet_rt.engine_cache import BUCKETS, EngineCache, EngineFile, model_sha256
 from glnet_rt.errors import ArtifactError, BackendError
 from glnet_rt.spec import NetSpec
 
-PRECISIONS = ("fp16", "fp32", "int8", "fp8")  # the fastest that keeps the bodies first
+# The fastest that keeps the bodies first; packed weights are float32 once an engine is built.
+PRECISIONS = ("fp16", "fp32", "int8", "fp8", "packed")
 _EXPORT_AGAIN = "export the artifact again with this version of glnet-rt, and build its engines"
 
 
