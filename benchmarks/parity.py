@@ -1,8 +1,7 @@
 """`python -m benchmarks.parity`: what every precision of the shipped weights is off float32.
 
-What `python -m export` judges an artifact by, on more people, and without writing one. Needs
-synthetic people to judge by and others to calibrate on (docs/synthetic.md); where there are none
-the results stay as they are.
+What `python -m export` judges an artifact by, on more people, and without writing one. Where the
+crops that are named are not there the results stay as they are.
 """
 
 from __future__ import annotations

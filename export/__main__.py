@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 
 from export.build import CALIBRATED, Source, build, write
-from export.crops import read_crops
+from export.crops import read_crops, rendered_people
 from export.graph import build_graph
 from export.parity import GATES, markdown
 from export.random_network import random_preset
@@ -28,6 +28,7 @@ from train.checkpoint import load_weights
 from train.model.config import PRESETS
 
 DEFAULT_PRECISIONS = "fp32,fp16,int8"
+RENDER = "; default: synthetic people, rendered now"
 
 
 def main() -> int:
@@ -94,15 +95,13 @@ def add_source_options(parser: argparse.ArgumentParser, weights: Path | None = N
     parser.add_argument(
         "--probe-data",
         type=Path,
-        default=Path("data/synth/heldout"),
-        help=crops % ("held-out", " (INT8 is judged by their labels), of pictures"),
+        help=crops % ("held-out", " (INT8 is judged by their labels), of pictures") + RENDER,
     )
     parser.add_argument("--judged", type=int, default=512, help="how many of them")
     parser.add_argument(
         "--calibration-data",
         type=Path,
-        default=Path("data/synth/train"),
-        help=crops % ("training", ", of pictures"),
+        help=crops % ("training", ", of pictures") + RENDER,
     )
     parser.add_argument("--calibration", type=int, default=64, help="how many of them")
 
@@ -134,14 +133,18 @@ def read_source(arguments: argparse.Namespace) -> Source:
     check_same_body(body, spec)
     calibration = None
     if any(p in CALIBRATED for p in arguments.precisions):
-        calibration = read_crops(arguments.calibration_data, body, spec, arguments.calibration)
+        people = arguments.calibration_data or rendered_people(
+            "train", arguments.calibration, arguments.body
+        )
+        calibration = read_crops(people, body, spec, arguments.calibration)
+    people = arguments.probe_data or rendered_people("heldout", arguments.judged, arguments.body)
     return Source(
         model=model,
         learned=not arguments.random,
         training_data=told,
         body_bytes=arguments.body.read_bytes(),
         body=body,
-        judged=read_crops(arguments.probe_data, body, spec, arguments.judged),
+        judged=read_crops(people, body, spec, arguments.judged),
         calibration=calibration,
         packed_bytes=int(arguments.max_mb * 1e6),
     )

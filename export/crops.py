@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,10 @@ from glnet_rt.spec import NetSpec
 from glnet_rt.stream.source import open_source
 from train.data.augment import NO_AUGMENTATION, CropTransform, warp
 from train.data.shards import SyntheticShards
+from train.synthetic.dataset import SetSettings, render_set
+
+RENDERED = Path("data/synth/export")
+RENDER_SEED, RENDER_PX = 1000, 160
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +56,19 @@ def read_crops(source: Path, body: BodyModel, spec: NetSpec, count: int) -> Crop
     if source.is_dir() and not any(source.glob("shard-*")) and any(source.iterdir()):
         return Crops(cut_pictures(source, spec, count))
     return cut_people(SyntheticShards(source, body.sha256, spec.box_scale), body, spec, count)
+
+
+def rendered_people(split: str, count: int, body: Path) -> Path:
+    """Shards of labelled people nobody has seen elsewhere, rendered where they are not there yet.
+
+    Args:
+        split: `heldout` to judge by, `train` to calibrate on.
+        body: file of the body to render.
+    """
+    folder = RENDERED / f"{split}-{count}"
+    settings = SetSettings(body, split, RENDER_SEED, RENDER_PX)
+    render_set(folder, settings, count, os.cpu_count() or 1, count)
+    return folder
 
 
 def read_array(path: Path, size: int) -> Array:

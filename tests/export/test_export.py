@@ -18,8 +18,9 @@ import pytest
 import glnet_rt
 from export import __main__ as command
 from export import build as building
+from export import crops as reading
 from export.build import Source, build, write
-from export.crops import Crops, read_crops
+from export.crops import Crops, read_crops, rendered_people
 from export.graph import build_graph, run_graph
 from export.parity import BATCHES, GATES, OWN, SAME, Gate, failures, markdown
 from export.random_network import random_preset
@@ -29,6 +30,7 @@ from glnet_rt.body_model import BodyModel
 from glnet_rt.errors import ArtifactError, ContractError, SourceError
 from glnet_rt.parity import Parity, Tolerance
 from glnet_rt.probe import verify_each
+from glnet_rt.spec import NetSpec
 from tests import tiny
 from tests.narrow import BODY, noise_crops
 from train.checkpoint import load_weights, save_weights
@@ -254,6 +256,21 @@ def test_the_command_writes_an_artifact_that_runs(
     assert opened.manifest.calibration_sha256 == digest
     with glnet_rt.load(opened.path, precision="packed") as hmr:
         assert len(hmr(np.zeros((80, 60, 3), np.uint8)).people) == 1
+
+
+def test_without_data_people_are_rendered_once(
+    tmp_path: Path, narrow_spec: NetSpec, body: BodyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "RENDERED", tmp_path)
+    folders = [rendered_people(split, 2, BODY) for split in ("heldout", "train")]
+    held_out, training = (read_crops(f, body, narrow_spec, 2) for f in folders)
+    assert held_out.joints is not None
+    assert held_out.joints.shape == (2, 24, 3)
+    assert not np.array_equal(held_out.bgr, training.bgr)
+    (shard,) = folders[0].glob("*.tar")
+    written = shard.stat().st_mtime_ns
+    assert rendered_people("heldout", 2, BODY) == folders[0]
+    assert shard.stat().st_mtime_ns == written
 
 
 def test_a_failed_gate_writes_nothing(
