@@ -180,8 +180,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def run_linked(argv: Sequence[str]) -> int | None:
-    """Run this in a process that finds TensorRT for RTX under the name its parser asks for.
+def run_linked(argv: Sequence[str], program: str = "export.build_engine") -> int | None:
+    """Run a program in a process that finds TensorRT for RTX under the name its parser asks for.
 
     Once a plugin is met the parser loads `libtensorrt_rtx.so`, or aborts the process; the wheel has
     `libtensorrt_rtx.so.1` alone, and a process reads LD_LIBRARY_PATH only as it starts.
@@ -201,7 +201,7 @@ def run_linked(argv: Sequence[str]) -> int | None:
         (Path(folder) / RTX_LIBRARY).symlink_to(Path(spec.origin).parent / f"{RTX_LIBRARY}.1")
         paths = [folder, *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
         environment = os.environ | {"LD_LIBRARY_PATH": os.pathsep.join(paths)}
-        command = [sys.executable, "-m", "export.build_engine", *argv]
+        command = [sys.executable, "-m", program, *argv]
         return subprocess.run(command, env=environment, check=False).returncode
 
 

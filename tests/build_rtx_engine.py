@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from export.build_engine import run_linked
 from glnet_rt.backends.gather_plugin import load_plugin
 
 
 def main() -> None:
     arguments = parse()
-    if "GLNET_TEST_LINKED" not in os.environ:
-        restart_with_library_name()
+    code = run_linked(sys.argv[1:], "tests.build_rtx_engine")
+    if code is not None:
+        sys.exit(code)
     import tensorrt_rtx as trt
 
     plugin = load_plugin(trt, arguments.library) if arguments.plugin else None
@@ -55,22 +54,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--plugin", action="store_true", help="register it, the twin by default")
     parser.add_argument("--library", type=Path, help="the compiled one")
     return parser.parse_args()
-
-
-def restart_with_library_name() -> None:
-    """Run this again where `libtensorrt_rtx.so` is found.
-
-    The parser asks for that name once a plugin node is met; the wheel has `.so.1` alone.
-    """
-    spec = find_spec("tensorrt_rtx_libs")
-    assert spec is not None
-    assert spec.origin is not None
-    with TemporaryDirectory() as folder:
-        library = Path(spec.origin).parent / "libtensorrt_rtx.so.1"
-        (Path(folder) / "libtensorrt_rtx.so").symlink_to(library)
-        environment = os.environ | {"LD_LIBRARY_PATH": folder, "GLNET_TEST_LINKED": "1"}
-        command = [sys.executable, "-m", "tests.build_rtx_engine", *sys.argv[1:]]
-        sys.exit(os.spawnve(os.P_WAIT, sys.executable, command, environment))
 
 
 if __name__ == "__main__":

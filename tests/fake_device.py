@@ -38,6 +38,8 @@ from tests import tiny
 Work = Callable[[], None]
 BEGINS = b"fake engine"
 
+NO_KERNELS = "the host session launches no kernels, and waits for no event of another stream"
+
 
 class FakeBinding(Binding):
     """`Binding` on host memory. `log` holds what was called, `live` what was not freed yet."""
@@ -114,7 +116,7 @@ class FakeBinding(Binding):
         self.log.append("record")
 
     def wait(self, stream: int, event: int) -> None:
-        raise NotImplementedError
+        raise AssertionError(NO_KERNELS)
 
     def synchronize_event(self, event: int) -> None:
         assert self.live[event] == "event"
@@ -123,18 +125,18 @@ class FakeBinding(Binding):
         return self.ms
 
     def load_module(self, image: bytes) -> int:
-        raise NotImplementedError
+        raise AssertionError(NO_KERNELS)
 
     def unload_module(self, module: int) -> None:
-        raise NotImplementedError
+        raise AssertionError(NO_KERNELS)
 
     def get_function(self, module: int, name: str) -> int:
-        raise NotImplementedError
+        raise AssertionError(NO_KERNELS)
 
     def launch(
         self, function: int, grid: Size3, block: Size3, stream: int, arguments: Sequence[Argument]
     ) -> None:
-        raise NotImplementedError
+        raise AssertionError(NO_KERNELS)
 
     def begin_capture(self, stream: int) -> None:
         self._captured = []
@@ -150,7 +152,7 @@ class FakeBinding(Binding):
         return executable
 
     def update_graph(self, executable: int, graph: int) -> bool:
-        raise NotImplementedError
+        raise AssertionError(NO_KERNELS)
 
     def launch_graph(self, executable: int, stream: int) -> None:
         assert self.live[executable] == "executable"

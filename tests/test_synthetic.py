@@ -16,6 +16,7 @@ from glnet_rt.errors import ArtifactError, ContractError
 from glnet_rt.kinematics import inverse_kinematics
 from glnet_rt.out.raster import rasterize
 from glnet_rt.skeleton import INDEX, KEYPOINTS, NUM_SKELETON
+from tests.drawn import SIZE, has_flag, mask_of
 from train.synthetic import (
     actions,
     actors,
@@ -26,19 +27,16 @@ from train.synthetic import (
     limbs,
     poses,
     shards,
-    solids,
     things,
 )
 from train.synthetic.__main__ import BODY_PATH, main
 from train.synthetic.background import BACKGROUND_NAMES, HELD_OUT_BACKGROUNDS, PHOTOGRAPHS
 from train.synthetic.dataset import SetSettings, render_set
 from train.synthetic.generate import FLAG_NAMES, HIDDEN, OUTSIDE, SEEN, Generator, Sample
-from train.synthetic.materials import FIRST_THING
 from train.synthetic.noise import HELD_OUT_PATTERNS, PATTERN_NAMES, pattern_at
 from train.synthetic.poses import FAMILY_NAMES, HELD_OUT_FAMILIES
-from train.synthetic.render import Layer, hidden_behind, hidden_by_things, seen_keypoints
+from train.synthetic.render import hidden_behind, seen_keypoints
 
-SIZE = 96
 COUNT = 60
 
 
@@ -51,14 +49,6 @@ def body() -> BodyModel:
 def samples(body: BodyModel) -> list[Sample]:
     generator = Generator(body, "train", seed=5, size=SIZE)
     return [generator.sample(index) for index in range(COUNT)]
-
-
-def _mask(sample: Sample) -> np.ndarray:
-    return np.unpackbits(sample.mask, axis=1).astype(bool)
-
-
-def _flag(sample: Sample, name: str) -> bool:
-    return bool(sample.flags >> FLAG_NAMES.index(name) & 1)
 
 
 def test_keypoints_project_onto_their_pixels(samples: list[Sample]) -> None:
@@ -94,11 +84,11 @@ def test_mask_is_the_silhouette_of_the_labelled_body(
     """Where nothing hides the person, the mask is the bare body and little more than clothes."""
     shares = []
     for sample in samples:
-        if any(_flag(sample, name) for name in ("occluded", "truncated", "skirt", "thing")):
+        if any(has_flag(sample, name) for name in ("occluded", "truncated", "skirt", "thing")):
             continue
         vertices = body(sample.betas[None], sample.rotmats[None]).vertices[0]
         bare = _silhouette(body, vertices, sample)
-        mask = _mask(sample)
+        mask = mask_of(sample)
         assert mask[bare].mean() > 0.97
         shares.append((bare & mask).sum() / (bare | mask).sum())
     assert len(shares) >= 5
@@ -125,7 +115,7 @@ def test_surface_names_the_points_of_the_body_that_are_seen(
     """Each coarse pixel's rest point, posed by the labels, projects back into that pixel."""
     off, behind, covered = [], [], []
     for sample in samples:
-        if _flag(sample, "skirt"):
+        if has_flag(sample, "skirt"):
             continue  # not part of the body model
         rows, columns = np.nonzero(sample.surface[..., 3] > -128)
         found = sample.surface[rows, columns].astype(np.float64) / 100
@@ -138,7 +128,7 @@ def test_surface_names_the_points_of_the_body_that_are_seen(
         pixel = (np.column_stack([columns, rows]) + 0.5) / cells - 0.5
         off.append(np.abs(uv - pixel).max(1) * cells)
         behind.append(found[:, 3] - xyz[:, 2])
-        mask = _mask(sample)[2::4, 2::4]
+        mask = mask_of(sample)[2::4, 2::4]
         covered.append((mask == (sample.surface[..., 3] > -128)).mean())
     assert np.median(np.concatenate(off)) < 1.0
     assert np.percentile(np.concatenate(off), 90) < 2.5
@@ -151,7 +141,7 @@ def test_picture_is_centred_on_the_box_at_one_and_a_half_times_its_size(
 ) -> None:
     off_centre, sides = [], []
     for sample in samples:
-        rows, columns = np.nonzero(_mask(sample))
+        rows, columns = np.nonzero(mask_of(sample))
         low = np.array([columns.min(), rows.min()]) / SIZE - 0.5
         high = np.array([columns.max() + 1, rows.max() + 1]) / SIZE - 0.5
         np.testing.assert_allclose(sample.box_uv, [*low, *high], atol=1e-6)
@@ -176,7 +166,7 @@ def test_nothing_is_painted_beyond_the_image_border(samples: list[Sample]) -> No
 def test_visible_keypoints_lie_near_the_mask(samples: list[Sample]) -> None:
     near = []
     for sample in samples:
-        rows, columns = np.nonzero(_mask(sample))
+        rows, columns = np.nonzero(mask_of(sample))
         pixels = np.stack([columns, rows], 1) + 0.5
         for point in sample.keypoints_uv[sample.visible == SEEN]:
             near.append(np.linalg.norm(pixels - (point + 0.5) * SIZE, axis=1).min() < 4)
@@ -227,11 +217,11 @@ def test_labels_have_the_documented_shapes(samples: list[Sample]) -> None:
 
 
 def test_the_set_holds_what_real_pictures_hold(samples: list[Sample]) -> None:
-    shares = {name: np.mean([_flag(s, name) for s in samples]) for name in FLAG_NAMES}
+    shares = {name: np.mean([has_flag(s, name) for s in samples]) for name in FLAG_NAMES}
     assert 0.15 < shares["truncated"] < 0.65
     assert 0.15 < shares["occluded"] < 0.65
     assert 0.0 < shares["grey"] < 0.3
-    grey = [s for s in samples if _flag(s, "grey")]
+    grey = [s for s in samples if has_flag(s, "grey")]
     spread = [np.ptp(s.images.astype(int), axis=-1).mean() for s in grey]
     assert max(spread) < 3, "grey pictures have equal channels, but for JPEG's rounding"
 
@@ -500,94 +490,6 @@ def test_a_standing_leg_carries_the_body_forward(body: BodyModel) -> None:
     assert stride[2] > 0.3, "the standing foot moves back under the body, so the body moves on"
     assert abs(stride[0]) < 0.03
     assert (joints[-1][right] - joints[0][right])[2] > 0.3, "meanwhile the other one swings forward"
-
-
-def _closed_solids() -> dict[str, solids.Solid]:
-    x, y, _ = np.eye(3)
-    return {
-        "box": solids.box(x, (0.3, 0.2, 0.1), 0),
-        "ball": solids.ball(x, (0.3, 0.2, 0.1), 0),
-        "rod": solids.rod(0 * x, y, 0.2, 0, 0.1),
-        "ring": solids.ring(x, x, y, 1.0, 0.1, 0),
-    }
-
-
-def test_solids_are_closed_and_face_outwards() -> None:
-    """Every edge by position is used once in each direction, and the volume is positive."""
-    for name, solid in _closed_solids().items():
-        places, same = np.unique(solid.vertices.round(6), axis=0, return_inverse=True)
-        faces = same.reshape(-1)[solid.faces]
-        edges = [(a, b) for face in faces for a, b in zip(face, np.roll(face, -1), strict=True)]
-        assert len(set(edges)) == len(edges), name
-        assert {(b, a) for a, b in edges} == set(edges), name
-        corners = places[faces].astype(np.float64)
-        volume = np.einsum("fi,fi->f", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])).sum()
-        assert volume > 0, name
-
-
-def _forced(
-    body: BodyModel, monkeypatch: pytest.MonkeyPatch, wanted: tuple[str, ...], count: int
-) -> list[tuple[Sample, Layer]]:
-    """Samples whose people all want the same things, each with the layer it was drawn as."""
-    monkeypatch.setattr(actors, "plan_things", lambda rng, split, family: wanted)
-    generator = Generator(body, "train", seed=11, size=SIZE)
-    drawn: list[tuple[Sample, Layer]] = []
-    for index in range(count):
-        sample = generator.sample(index)
-        buffers = generator._canvas
-        layer = Layer(
-            buffers._rgb, buffers._alpha.copy(), buffers._own.copy(),
-            buffers._buffers.zbuffer.copy(), buffers._buffers.face_id, np.zeros(1),
-        )  # fmt: skip
-        drawn.append((sample, layer))
-    return drawn
-
-
-def test_a_thing_is_neither_in_the_mask_nor_in_the_surface_map(
-    body: BodyModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = 0
-    for sample, layer in _forced(body, monkeypatch, ("table", "backpack"), 12):
-        assert _flag(sample, "thing")
-        names = {n for k, n in enumerate(things.THING_NAMES) if sample.things >> k & 1}
-        assert names == {"table", "backpack"}
-        thing_only = (layer.alpha >= 0.75) & (layer.own == 0)
-        mask = _mask(sample)
-        assert not (mask & thing_only).any()
-        assert not (mask & (layer.own < 0.5)).any()
-        assert (sample.surface[thing_only[2::4, 2::4]] == -128).all()
-        seen += int(thing_only.sum())
-    assert seen > 1000
-
-
-def test_keypoints_behind_a_thing_are_hidden(
-    body: BodyModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing that is seen projects onto a sample that only a thing covers, and nearer than it."""
-    hidden = 0
-    for sample, layer in _forced(body, monkeypatch, ("table",), 16):
-        thing_only = (layer.alpha >= 0.99) & (layer.own == 0)
-        cell = np.floor((sample.keypoints_uv + 0.5) * SIZE).astype(int)
-        within = ((cell >= 0) & (cell < SIZE)).all(1)
-        x, y = np.clip(cell, 0, SIZE - 1).T
-        depth = sample.keypoints_xyz[:, 2] + sample.root_xyz[2]
-        nearer = layer.zbuffer[2 * y + 1, 2 * x + 1] * depth > 1.02
-        behind = within & thing_only[y, x] & nearer
-        assert (sample.visible[behind] != SEEN).all()
-        hidden += int((behind & (sample.visible == HIDDEN)).sum())
-    assert hidden > 10
-
-
-def test_a_layer_says_which_points_its_things_hide() -> None:
-    """Left half: a thing 2 m away; right half: the body, 2 m away."""
-    zbuffer = np.full((8, 8), 0.5, np.float32)
-    face_id = np.zeros((8, 8), np.int32)
-    face_id[:, 4:] = 1
-    material = np.array([FIRST_THING, -1], np.int8)
-    layer = Layer(zbuffer, zbuffer, zbuffer, zbuffer, face_id, material)
-    uv = np.array([[-0.2, 0.0], [-0.2, 0.0], [0.2, 0.0], [-0.7, 0.0]])
-    hidden = hidden_by_things(uv, np.array([2.01, 1.99, 9.0, 9.0]), layer)
-    assert hidden.tolist() == [True, False, False, False]
 
 
 def test_blended_poses_lie_between_their_parents() -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 from tqdm import tqdm
@@ -47,30 +48,37 @@ def render_set(
     body, photographs = generator.body, len(generator.photographs)
     if not photographs:
         _log.warning("scikit-image is not installed: backgrounds will hold no photographs")
+    missing: dict[int, dict[str, Any]] = {}
+    for number, start in enumerate(range(0, count, shard_size)):
+        meta = {
+            "seed": settings.seed, "split": settings.split, "start": start,
+            "count": min(shard_size, count - start),
+            "size": settings.size, "body_id": body.body_id, "body_sha256": body.sha256,
+            "photographs": photographs,
+            "generator_version": shards.GENERATOR_VERSION,
+            "format_version": shards.FORMAT_VERSION,
+        }  # fmt: skip
+        known = shards.read_meta(_shard(out, number))
+        if known is None or any(known.get(key) != meta[key] for key in meta):
+            missing[number] = meta
+    if not missing:
+        return
     context = multiprocessing.get_context("spawn")
+    initial = count - sum(meta["count"] for meta in missing.values())
     with (
         context.Pool(workers, _start_worker, (settings,)) as pool,
-        tqdm(total=count, unit="people", smoothing=0.05) as progress,
+        tqdm(total=count, initial=initial, unit="people", smoothing=0.05) as progress,
     ):
-        for number, start in enumerate(range(0, count, shard_size)):
-            rows = min(shard_size, count - start)
-            path = out / f"shard-{number:05d}.tar"
-            meta = {
-                "seed": settings.seed, "split": settings.split, "start": start, "count": rows,
-                "size": settings.size, "body_id": body.body_id, "body_sha256": body.sha256,
-                "photographs": photographs,
-                "generator_version": shards.GENERATOR_VERSION,
-                "format_version": shards.FORMAT_VERSION,
-            }  # fmt: skip
-            known = shards.read_meta(path)
-            if known is not None and all(known.get(key) == meta[key] for key in meta):
-                progress.update(rows)
-                continue
-            partial = out / f"partial-{number:05d}.tar"
+        for number, meta in missing.items():
+            partial, rows = out / f"partial-{number:05d}.tar", meta["count"]
             shards.create(partial, rows, settings.size)
-            for done in pool.imap_unordered(_render_chunk, _chunks(partial, start, rows)):
+            for done in pool.imap_unordered(_render_chunk, _chunks(partial, meta["start"], rows)):
                 progress.update(done)
-            shards.finish(partial, path, meta)
+            shards.finish(partial, _shard(out, number), meta)
+
+
+def _shard(out: Path, number: int) -> Path:
+    return out / f"shard-{number:05d}.tar"
 
 
 def _chunks(path: Path, start: int, count: int) -> Iterator[tuple[Path, int, int, int]]:
