@@ -51,7 +51,7 @@ class OnnxRuntimeBackend(Closing):
         model, name = artifact.read_model(precision), model_name(precision)
         if precision == "int8" and cls.provider == _CPU and platform.machine() in _X86:
             model = unsigned_activations(model)
-        session = _open_session(model, name, threads, cls.provider)
+        session = open_session(model, name, threads, cls.provider)
         _check_provider(session, cls.provider)
         _check_signature(session, artifact.spec)
         return cls(session, artifact.spec, precision)
@@ -122,7 +122,18 @@ class OnnxRuntimeTensorRTBackend(OnnxRuntimeBackend):
     provider: ClassVar[str] = "TensorrtExecutionProvider"
 
 
-def _open_session(model: bytes, name: str, threads: int | None, provider: str) -> Any:
+def open_session(model: bytes, name: str, threads: int | None, provider: str = _CPU) -> Any:
+    """An ONNX Runtime session of a model's bytes.
+
+    Args:
+        model: of an ONNX file. name: what messages call it.
+        threads: CPU threads of one inference; None leaves it to ONNX Runtime.
+        provider: what runs it.
+
+    Raises:
+        MissingDependencyError: no onnxruntime, or none with that provider.
+        BackendError: it cannot open the model.
+    """
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -154,7 +165,7 @@ def _open_session(model: bytes, name: str, threads: int | None, provider: str) -
             f"ONNX Runtime {ort.__version__} cannot open {name}",
             got=str(error),
             expected="an ONNX model of opset 20 or lower, complete",
-            fix="pip install -U onnxruntime; if that does not help, export the artifact again",
+            fix="pip install -U onnxruntime; if that does not help, export the model again",
         ) from error
 
 

@@ -1,0 +1,7 @@
+"""Who is who from frame to frame."""
+
+from __future__ import annotations
+
+from glnet_rt.track.tracker import PeopleTracker, Proposal, TrackConfig
+
+__all__ = ["PeopleTracker", "Proposal", "TrackConfig"]
