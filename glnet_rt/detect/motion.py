@@ -14,6 +14,11 @@ from glnet_rt.detect.boxes import clip, suppress
 
 _log = logging.getLogger(__name__)
 _FOREGROUND = 255  # in MOG2's mask; shadows have another value
+_MOST_SURE = 0.9  # that something moves does not make it a person
+_NOBODY = Detections(np.zeros((0, 4)), np.zeros(0))
+# A piece of somebody: at most so high over the rest, at most so far from it (both over the rest's
+# height), and at least so much of its width above or below it.
+_PIECE_HEIGHT, _PIECE_GAP, _PIECE_SHARED = 0.6, 0.2, 0.5
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class MotionConfig:
         least_fill: share of its box that a person's pixels cover.
         most_changed: share of the frame; where more changes, the camera or the light did.
         gap: (across, down) px at `work_px` between pieces of one person.
+        practice: frames before the first boxes; the background is not known before.
     """
 
     history: int = 300
@@ -41,6 +47,7 @@ class MotionConfig:
     least_fill: float = 0.3
     most_changed: float = 0.4
     gap: tuple[int, int] = (5, 9)
+    practice: int = 10
 
 
 class MotionDetector:
@@ -70,10 +77,13 @@ class MotionDetector:
         if self._scale < 1:
             size = (round(width * self._scale), round(height * self._scale))
             small = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
+        self._frames += 1
         changed = (self._background.apply(small) == _FOREGROUND).astype(np.uint8)
         if changed.mean() > self.config.most_changed:
             self._warn(frame, float(changed.mean()))
-            return Detections(np.zeros((0, 4)), np.zeros(0))
+            return _NOBODY
+        if self._frames <= self.config.practice:
+            return _NOBODY
         boxes, scores = self._people(changed)
         boxes = clip(boxes / self._scale, (width, height))
         kept = suppress(boxes, scores)
@@ -81,7 +91,7 @@ class MotionDetector:
 
     def _restart(self, width: int, height: int) -> None:
         """Forget the background; frames of another size have another one."""
-        self._size = (width, height)
+        self._size, self._frames = (width, height), 0
         self._scale = min(1.0, self.config.work_px / max(width, height))
         self._background = cv2.createBackgroundSubtractorMOG2(
             history=self.config.history, varThreshold=self.config.threshold, detectShadows=True
@@ -95,7 +105,7 @@ class MotionDetector:
         whole = cv2.morphologyEx(whole, cv2.MORPH_CLOSE, closer)
         _, _, stats, _ = cv2.connectedComponentsWithStats(whole)
         blobs = stats[1:].astype(np.float64)  # the first is everything else
-        left, top, across, down, pixels = blobs.T
+        left, top, across, down, pixels = _joined(blobs).T
         fill = pixels / (across * down)
         low, high = config.aspect
         # At the border people are cut: what is left of them may be narrower than anybody.
@@ -103,10 +113,10 @@ class MotionDetector:
         could = (down >= config.least_height * len(changed)) & (fill >= config.least_fill)
         could &= (down / across >= low) & ((down / across <= high) | at_side)
         boxes = np.stack([left, top, left + across, top + down], 1)[could]
-        return boxes, np.clip(fill[could] / 0.5, 0.0, 1.0)
+        return boxes, np.minimum(fill[could], _MOST_SURE)
 
     def _warn(self, frame: Frame, share: float) -> None:
-        if not self._warned and frame.frame_id > 0:
+        if not self._warned and self._frames > 1:  # the first frame is all new
             _log.warning(
                 "frame %d: %.0f %% of the picture changed: the motion detector needs a camera that "
                 "stands still",
@@ -114,3 +124,30 @@ class MotionDetector:
                 100 * share,
             )
             self._warned = True
+
+
+def _joined(blobs: Array) -> Array:
+    """Blobs [N, 5] (left, top, width, height, pixels), cut-off heads and legs put to the rest."""
+    order = np.argsort(-blobs[:, 3], kind="stable")
+    rest: list[Array] = []
+    for blob in blobs[order]:
+        for i, other in enumerate(rest):
+            if _is_piece(blob, other):
+                low = np.minimum(blob[:2], other[:2])
+                high = np.maximum(blob[:2] + blob[2:4], other[:2] + other[2:4])
+                rest[i] = np.array([*low, *(high - low), blob[4] + other[4]])
+                break
+        else:
+            rest.append(blob)
+    return np.array(rest).reshape(-1, 5)
+
+
+def _is_piece(blob: Array, other: Array) -> bool:
+    """Whether a blob is what something thin cut off a higher one, above or below."""
+    shared = min(blob[0] + blob[2], other[0] + other[2]) - max(blob[0], other[0])
+    gap = max(blob[1] - other[1] - other[3], other[1] - blob[1] - blob[3])
+    return bool(
+        shared >= _PIECE_SHARED * blob[2]
+        and blob[3] <= _PIECE_HEIGHT * other[3]
+        and gap <= _PIECE_GAP * other[3]
+    )

@@ -50,7 +50,7 @@ class TrackConfig:
             occlusions, and may give it to somebody else who comes along.
         least_score: of the network's `person`; below, there is nobody.
         least_agreement: IoU of the box of the keypoints with the box looked in; below, the network
-            saw somebody else or nobody.
+            saw somebody else or nobody, and only the detector's word counts.
         box_inertia: share of the old box's size in the next; the keypoints' alone trembles.
         velocity_inertia: share of the old velocity in the next.
         most_people: looked for in one frame; who was seen first goes first.
@@ -63,14 +63,14 @@ class TrackConfig:
     reach: float = 0.5
     hint: float = 0.15
     duplicate: float = 0.12
-    birth: int = 2
-    sure: float = 0.8
+    birth: int = 3
+    sure: float = 0.95
     unseen: int = 3
     unseen_s: float = 2.0
     swallowed: float = 0.6
     memory_s: float = 1.5
     least_score: float = 0.05
-    least_agreement: float = 0.2
+    least_agreement: float = 0.3
     box_inertia: float = 0.6
     velocity_inertia: float = 0.6
     most_people: int = 16
@@ -299,7 +299,8 @@ class PeopleTracker:
         for row, (person, look) in enumerate(zip(people, looks, strict=True)):
             seen = keypoint_box(person.keypoints_px)
             agrees = iou(seen[None], look.box[None])[0, 0] >= self.config.least_agreement
-            if person.score >= self.config.least_score and agrees:
+            known = look.track is not None and look.score > 0
+            if person.score >= self.config.least_score and (agrees or known):
                 rows.append(row)
         return rows
 
@@ -360,8 +361,8 @@ class PeopleTracker:
         lost = np.array([track.lost for track in tracks])
         reach = config.reach + np.where(lost, gap_s, 0.0)
         far = pose_distance(seen, known) / reach
-        boxes = np.stack([keypoint_box(points) for points in seen])
-        apart = 1 - iou(boxes, np.stack([keypoint_box(points) for points in known]))
+        boxes = np.stack([self._box(looks[row], p) for row, p in zip(rows, seen, strict=True)])
+        apart = 1 - iou(boxes, np.stack([track.box_at(now) for track in tracks]))
         hints = np.array([[looks[row].track is track for track in tracks] for row in rows])
         cost = 0.5 * (apart + np.minimum(far, 1)) - config.hint * hints
         # Whoever was lost may have gone out of the old box: only the distance counts then.
@@ -375,16 +376,26 @@ class PeopleTracker:
         config = self.config
         seconds = (now - track.seen_ns) / _NS
         if seconds > 0:
-            moved = _middle(keypoint_box(keypoints)) - _middle(keypoint_box(track.keypoints))
+            moved = _middle(self._box(look, keypoints)) - _middle(track.box)
             old = config.velocity_inertia if track.hits > 1 else 0.0
             track.velocity = old * track.velocity + (1 - old) * moved / seconds
-        track.box = _next_box(look.box, keypoints, config.box_inertia)
+        track.box = self._box(look, keypoints)
         track.keypoints, track.seen_ns = keypoints, now
         track.hits += 1
         track.sure = max(track.sure, look.score)
 
+    def _box(self, look: _Look, keypoints: Array) -> Array:
+        """[4], around the keypoints and of a size that changes slowly; as looked in, if they err."""
+        seen = keypoint_box(keypoints)
+        if iou(seen[None], look.box[None])[0, 0] < self.config.least_agreement:
+            return look.box
+        inertia = self.config.box_inertia
+        size = inertia * (look.box[2:] - look.box[:2]) + (1 - inertia) * (seen[2:] - seen[:2])
+        middle = _middle(seen)
+        return np.concatenate([middle - size / 2, middle + size / 2])
+
     def _begin(self, look: _Look, keypoints: Array, now: int) -> _Track:
-        track = _Track(look.box, keypoints, now, look.score, now)
+        track = _Track(self._box(look, keypoints), keypoints, now, look.score, now)
         self._tracks.append(track)
         return track
 
@@ -395,14 +406,6 @@ class PeopleTracker:
             track.track_id = self.identities
             self.identities += 1
         return track.track_id
-
-
-def _next_box(looked: Array, keypoints: Array, inertia: float) -> Array:
-    """Where to look next: around the keypoints, of a size that changes slowly."""
-    seen = keypoint_box(keypoints)
-    size = inertia * (looked[2:] - looked[:2]) + (1 - inertia) * (seen[2:] - seen[:2])
-    middle = _middle(seen)
-    return np.concatenate([middle - size / 2, middle + size / 2])
 
 
 def _middle(box: Array) -> Array:
