@@ -36,6 +36,7 @@ class OnnxRuntimeBackend(Closing):
     name: ClassVar[str] = "onnxruntime"
     # A CPU has no arithmetic in half precision: fp16 is right there, and slow.
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "packed", "int8", "fp16")
+    concurrent: ClassVar[bool] = True
 
     def __init__(self, session: Any, spec: NetSpec, precision: str) -> None:
         self._session = session
@@ -111,6 +112,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
 
     name: ClassVar[str] = "onnxruntime-cuda"
     precisions: ClassVar[tuple[str, ...]] = ("fp16", "fp32", "packed", "int8")
+    concurrent: ClassVar[bool] = False  # two at a time would share one device's memory
     provider: ClassVar[str] = "CUDAExecutionProvider"
 
 
@@ -119,6 +121,7 @@ class OnnxRuntimeTensorRTBackend(OnnxRuntimeBackend):
 
     name: ClassVar[str] = "onnxruntime-tensorrt"
     precisions: ClassVar[tuple[str, ...]] = ("fp16", "fp32", "int8")
+    concurrent: ClassVar[bool] = False
     provider: ClassVar[str] = "TensorrtExecutionProvider"
 
 

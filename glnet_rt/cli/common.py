@@ -46,6 +46,10 @@ PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16, int8, fp8, packe
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="CPU threads per inference.", show_default="the backend's")
 ]
+TraceOption = Annotated[
+    Path | None,
+    typer.Option(help="Write what each stage did when: JSON for Perfetto or chrome://tracing."),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object, and nothing else, to stdout.")
 ]
@@ -85,6 +89,12 @@ def print_json(values: dict[str, Any]) -> None:
     """One JSON object on stdout."""
     json.dump(values, sys.stdout, indent=2)
     sys.stdout.write("\n")
+
+
+def print_json_line(values: dict[str, Any]) -> None:
+    """One JSON object on a line of its own on stdout, which a reader gets at once."""
+    sys.stdout.write(json.dumps(values) + "\n")
+    sys.stdout.flush()
 
 
 def load_estimator(

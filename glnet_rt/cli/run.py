@@ -13,6 +13,7 @@ from glnet_rt.cli.common import (
     JsonOption,
     PrecisionOption,
     ThreadsOption,
+    TraceOption,
     load_estimator,
 )
 
@@ -34,18 +35,35 @@ def run(
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
+    streams: Annotated[
+        int, typer.Option(min=1, help="Inferences at a time; goes with a small --threads.")
+    ] = 1,
+    trace: TraceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write the people of PATH as overlay, result.npz and body.glb."""
     from glnet_rt.cli.boxes import read_boxes
     from glnet_rt.cli.job import process, tell
     from glnet_rt.stream import open_source
+    from glnet_rt.trace import Trace
 
+    recorded = None if trace is None else Trace()
     plan = read_boxes(boxes)
     with (
         open_source(path) as source,
         load_estimator(artifact, backend, precision, threads) as estimator,
     ):
         target = Path("out") / path.resolve().stem if out is None else out
-        summary = process(source, estimator, target, boxes=plan, overlay=overlay, quiet=json)
+        summary = process(
+            source,
+            estimator,
+            target,
+            boxes=plan,
+            overlay=overlay,
+            quiet=json,
+            streams=streams,
+            trace=recorded,
+        )
+    if trace is not None and recorded is not None:
+        summary.files["trace"] = recorded.write(trace)
     tell(summary, "run", json)
