@@ -19,8 +19,9 @@ from glnet_rt.camera import crop_camera
 from glnet_rt.contracts import Array, Crop, Frame, NetOutput, Person, Result
 from glnet_rt.crop import check_boxes, cut_crops, whole_image_box
 from glnet_rt.decode import Decoder
+from glnet_rt.detect.base import Detector
 from glnet_rt.errors import BackendError, ContractError
-from glnet_rt.finder import BoxFinder, WholePicture
+from glnet_rt.finder import BoxFinder
 from glnet_rt.image import read_image
 from glnet_rt.parity import Parity, Tolerance
 from glnet_rt.probe import Probe, VerifyReport, compare
@@ -182,6 +183,8 @@ class Estimator(Closing):
         source: str | Path | int | Iterable[Array | Frame] | Source,
         K: object = None,
         *,
+        boxes: str | Path | Detector | None = None,
+        smooth: bool = False,
         finder: BoxFinder | None = None,
         batch: int = DEFAULT_BATCH,
         streams: int = 1,
@@ -197,7 +200,11 @@ class Estimator(Closing):
             source: what `glnet_rt.stream.open_source` opens: a video, a folder of pictures, a
                 picture, images. One that is open already is closed at the end.
             K: as in a call, the same for every frame.
-            finder: says where the people are; None takes each whole picture as one person.
+            boxes: who finds the people, as `glnet_rt.detect.open_detector` takes it: `auto` for one
+                of this package's, or `motion`, `whole`, the path of an ONNX file, a Detector. They
+                are then followed, each has a `track_id`, and who is nobody is left out.
+            smooth: make the people that `boxes` finds steady over time (docs/tracking.md).
+            finder: your own instead of `boxes`; without both, each whole picture is one person.
             batch: crops per inference, packed over frames; a result waits for its batch.
             streams: inferences at a time; wants `load(threads=)` small, and a backend that can.
             images: whether each result carries its picture.
@@ -209,12 +216,13 @@ class Estimator(Closing):
             ContractError: an argument that cannot be used.
         """
         from glnet_rt.stream.pipeline import VideoPipeline
+        from glnet_rt.track.finder import choose_finder
 
         with VideoPipeline(
             self,
             source,
             K=_checked_lens(K),
-            finder=finder or WholePicture(),
+            finder=choose_finder(self.body, boxes, smooth, finder),
             batch=batch,
             streams=streams,
             images=images,
@@ -231,6 +239,8 @@ class Estimator(Closing):
         max_age_ms: float | None = 150.0,
         on_result: Callable[[Result], None] | None = None,
         K: object = None,
+        boxes: str | Path | Detector | None = None,
+        smooth: bool = False,
         finder: BoxFinder | None = None,
         images: bool = False,
         pace: bool = True,
@@ -246,7 +256,7 @@ class Estimator(Closing):
                 nothing at all and makes the source wait.
             max_age_ms: a frame older than this when its turn comes is dropped; None: at any age.
             on_result: called with every result, in a thread of its own. None: iterate the session.
-            K, finder, images, trace: as for `video`.
+            K, boxes, smooth, finder, images, trace: as for `video`.
             pace: whether files are played at their own rate, or as fast as they can be read.
             clock: ns, what capture times are read from and ages measured with; None for
                 `time.monotonic_ns`. Frames that bring their own times must use the same one.
@@ -259,6 +269,7 @@ class Estimator(Closing):
             ContractError: an argument that cannot be used.
         """
         from glnet_rt.stream.live import LiveSession
+        from glnet_rt.track.finder import choose_finder
 
         self._check_open()
         return LiveSession(
@@ -269,7 +280,7 @@ class Estimator(Closing):
             max_age_ms=max_age_ms,
             on_result=on_result,
             K=_checked_lens(K),
-            finder=finder or WholePicture(),
+            finder=choose_finder(self.body, boxes, smooth, finder),
             images=images,
             pace=pace,
             trace=trace,

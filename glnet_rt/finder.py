@@ -50,6 +50,19 @@ class BoxFinder(Protocol):
         """
 
 
+class Settler(Protocol):
+    """A BoxFinder may be one too: it then has the last word on each frame's people."""
+
+    def settle(self, result: Result) -> Result:
+        """Drop, name or change the people of a frame, once they are decoded and before anybody
+        gets them. Called for every frame that did not fail, in capture order; of a lag of 1 never
+        while `find` runs. What it raises counts as what `find` raises.
+
+        Args:
+            result: one person per box that `find` gave, in their order.
+        """
+
+
 class WholePicture:
     """Takes each whole picture as one person, whom nobody follows."""
 
@@ -85,6 +98,12 @@ def look(
             fix="mend the finder that gave them",
         )
     return boxes, ids
+
+
+def settled(finder: BoxFinder, result: Result) -> Result:
+    """The finder's last word on a frame, if it wants one."""
+    settle = getattr(finder, "settle", None)
+    return result if settle is None else settle(result)
 
 
 def named(people: Sequence[Person], track_ids: Sequence[int | None]) -> tuple[Person, ...]:

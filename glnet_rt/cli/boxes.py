@@ -34,6 +34,11 @@ class BoxPlan:
         self._always = always
         self._by_frame = by_frame
 
+    @property
+    def given(self) -> bool:
+        """Whether there are boxes at all."""
+        return self._always is not None or self._by_frame is not None
+
     def rows(self, frame_id: int, name: str) -> Rows | None:
         """Boxes of one frame, `bbox_xyxy`; None for the whole picture."""
         if self._by_frame is None:

@@ -46,6 +46,15 @@ PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16, int8, fp8, packe
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="CPU threads per inference.", show_default="the backend's")
 ]
+DetectorOption = Annotated[
+    str, typer.Option(help="Who finds the people: auto, motion, whole, none, or FILE.onnx.")
+]
+LayoutOption = Annotated[
+    str, typer.Option(help="Outputs of FILE.onnx, where they do not tell (docs/tracking.md).")
+]
+SmoothOption = Annotated[
+    bool, typer.Option("--smooth", help="Make the people steady over time; wants a detector.")
+]
 TraceOption = Annotated[
     Path | None,
     typer.Option(help="Write what each stage did when: JSON for Perfetto or chrome://tracing."),

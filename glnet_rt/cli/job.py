@@ -22,11 +22,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from glnet_rt.cli.boxes import BoxPlan, PlannedBoxes
 from glnet_rt.cli.common import Exit, describe, print_json
 from glnet_rt.contracts import Array, Result
 from glnet_rt.errors import GlnetError, SourceError
 from glnet_rt.estimator import Estimator
+from glnet_rt.finder import BoxFinder
 from glnet_rt.out import OverlayRenderer, ResultWriter, VideoWriter
 from glnet_rt.out.motion import MotionRecorder
 from glnet_rt.stream import FailedFrame, Source
@@ -134,7 +134,7 @@ def process(
     estimator: Estimator,
     out: Path,
     *,
-    boxes: BoxPlan,
+    finder: BoxFinder,
     overlay: bool,
     quiet: bool,
     streams: int = 1,
@@ -162,7 +162,7 @@ def process(
         progress, task = stack.enter_context(_progress(source, quiet))
         results = estimator.video(
             source,
-            finder=PlannedBoxes(boxes, source.name_of),
+            finder=finder,
             streams=streams,
             images=overlay,
             trace=trace,

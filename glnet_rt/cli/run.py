@@ -10,8 +10,11 @@ import typer
 from glnet_rt.cli.common import (
     ArtifactOption,
     BackendOption,
+    DetectorOption,
     JsonOption,
+    LayoutOption,
     PrecisionOption,
+    SmoothOption,
     ThreadsOption,
     TraceOption,
     load_estimator,
@@ -30,6 +33,9 @@ def run(
             show_default="the whole picture is one person",
         ),
     ] = None,
+    detector: DetectorOption = "none",
+    detector_layout: LayoutOption = "auto",
+    smooth: SmoothOption = False,
     overlay: Annotated[bool, typer.Option(help="Draw the bodies over the frames.")] = True,
     artifact: ArtifactOption = None,
     backend: BackendOption = "auto",
@@ -43,6 +49,7 @@ def run(
 ) -> None:
     """Write the people of PATH as overlay, result.npz and body.glb."""
     from glnet_rt.cli.boxes import read_boxes
+    from glnet_rt.cli.people import finder_of
     from glnet_rt.cli.job import process, tell
     from glnet_rt.stream import open_source
     from glnet_rt.trace import Trace
@@ -58,7 +65,9 @@ def run(
             source,
             estimator,
             target,
-            boxes=plan,
+            finder=finder_of(
+                plan, detector, detector_layout, smooth, source.name_of, estimator.body
+            ),
             overlay=overlay,
             quiet=json,
             streams=streams,

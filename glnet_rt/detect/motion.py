@@ -78,11 +78,15 @@ class MotionDetector:
             size = (round(width * self._scale), round(height * self._scale))
             small = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
         self._frames += 1
-        changed = (self._background.apply(small) == _FOREGROUND).astype(np.uint8)
+        # By itself MOG2 learns so fast at first that whoever walks slowly becomes background.
+        practising = self._frames <= self.config.practice
+        rate = -1.0 if practising else 1.0 / self.config.history
+        mask = self._background.apply(small, learningRate=rate)
+        changed = (mask == _FOREGROUND).astype(np.uint8)
         if changed.mean() > self.config.most_changed:
             self._warn(frame, float(changed.mean()))
             return _NOBODY
-        if self._frames <= self.config.practice:
+        if practising:
             return _NOBODY
         boxes, scores = self._people(changed)
         boxes = clip(boxes / self._scale, (width, height))

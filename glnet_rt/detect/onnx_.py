@@ -259,7 +259,7 @@ def _read_end_to_end(
     outputs: Mapping[str, Array], person: int, size: object
 ) -> tuple[Array, Array]:
     (rows,) = outputs.values()
-    return rows[0, :, :4], np.where(rows[0, :, 5] == person, rows[0, :, 4], 0.0)
+    return rows[0, :, :4], np.where(np.rint(rows[0, :, 5]) == person, rows[0, :, 4], 0.0)
 
 
 def _read_detr(
@@ -273,7 +273,7 @@ def _read_detr(
 def _read_boxes(outputs: Mapping[str, Array], person: int, size: object) -> tuple[Array, Array]:
     scores = outputs["scores"].reshape(-1)
     if "labels" in outputs:
-        scores = np.where(outputs["labels"].reshape(-1) == person, scores, 0.0)
+        scores = np.where(np.rint(outputs["labels"].reshape(-1)) == person, scores, 0.0)
     return outputs["boxes"].reshape(-1, 4), scores
 
 

@@ -20,7 +20,7 @@ from glnet_rt._closing import Closing
 from glnet_rt.contracts import Array, Frame, Result
 from glnet_rt.errors import CallbackError, ContractError
 from glnet_rt.estimator import Estimator
-from glnet_rt.finder import BoxFinder, named
+from glnet_rt.finder import BoxFinder
 from glnet_rt.stream.channel import Channel, ChannelClosed, Drop
 from glnet_rt.stream.passage import FRAME_ERRORS, Passage
 from glnet_rt.stream.source import FailedFrame, Source, open_source
@@ -300,10 +300,12 @@ class LiveSession(Closing):
         if passage.frame is None or passage.error is not None:
             return
         try:
-            people = self._estimator.people(passage.frame, passage.boxes, passage.timings)
-            passage.people = list(named(people, passage.track_ids))
+            passage.people = list(
+                self._estimator.people(passage.frame, passage.boxes, passage.timings)
+            )
         except FRAME_ERRORS as error:
             passage.fail(error)
+        passage.settle(self._finder, self._estimator.body.faces)
 
     def _note_reading(self, passage: Passage) -> None:
         """What has passed since the frame was taken."""

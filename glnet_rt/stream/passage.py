@@ -9,7 +9,7 @@ import numpy as np
 
 from glnet_rt.contracts import Array, Frame, Person, Result
 from glnet_rt.errors import ContractError, GlnetError, SourceError
-from glnet_rt.finder import BoxFinder, look
+from glnet_rt.finder import BoxFinder, look, named, settled
 from glnet_rt.stream.source import FailedFrame
 from glnet_rt.trace import Timings, Trace
 
@@ -74,6 +74,17 @@ class Passage:
         with self.timings.stage("find"):
             try:
                 self.boxes, self.track_ids = look(finder, self.frame, known)
+            except FRAME_ERRORS as error:
+                self.fail(error)
+
+    def settle(self, finder: BoxFinder, faces: Array) -> None:
+        """Name the people, and let the finder have the last word; a frame it refuses fails."""
+        if self.error is not None:
+            return
+        self.people = list(named(self.people, self.track_ids))
+        with self.timings.stage("settle"):
+            try:
+                self.people = list(settled(finder, self.result(faces)).people)
             except FRAME_ERRORS as error:
                 self.fail(error)
 

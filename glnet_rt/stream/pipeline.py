@@ -24,7 +24,7 @@ from glnet_rt.contracts import Array, Crop, Frame, NetOutput, Result
 from glnet_rt.crop import cut_crops
 from glnet_rt.errors import ContractError
 from glnet_rt.estimator import MAX_BATCH, MAX_STREAMS, Estimator
-from glnet_rt.finder import BoxFinder, named
+from glnet_rt.finder import BoxFinder
 from glnet_rt.stream.channel import Channel, ChannelClosed
 from glnet_rt.stream.passage import FRAME_ERRORS, Passage
 from glnet_rt.stream.source import Source, open_source
@@ -258,8 +258,7 @@ class VideoPipeline(Closing):
                 passage.fail(error)
 
     def _finish(self, passage: Passage) -> None:
-        if passage.error is None:
-            passage.people = list(named(passage.people, passage.track_ids))
+        passage.settle(self._finder, self._estimator.body.faces)
         if self._finder.lag:
             self._known.put(passage.sequence, self._result(passage))
         passage.queue()

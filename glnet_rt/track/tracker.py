@@ -42,8 +42,9 @@ class TrackConfig:
         birth: times the detector must find somebody before they get an identity. More loses the
             first frames of everybody, and noise.
         sure: score of a detection that counts as all of these.
-        unseen, unseen_s: runs of the detector, and seconds, that may miss somebody who is still
-            followed; both must have passed. Longer keeps people who stand still, and phantoms.
+        unseen: runs of the detector that may miss somebody who is still followed.
+        unseen_s, still: for how many seconds it may miss somebody slower than `still` body sizes a
+            second. Longer keeps people who stand still before a motion detector, and phantoms.
         swallowed: share of a track's box within a detection of somebody else, from which the two
             are taken to have been found as one.
         memory_s: seconds for which somebody lost keeps the identity. Longer bridges longer
@@ -66,13 +67,14 @@ class TrackConfig:
     birth: int = 3
     sure: float = 0.95
     unseen: int = 3
-    unseen_s: float = 2.0
+    unseen_s: float = 3.0
+    still: float = 0.15
     swallowed: float = 0.6
     memory_s: float = 1.5
     least_score: float = 0.05
     least_agreement: float = 0.3
     box_inertia: float = 0.6
-    velocity_inertia: float = 0.6
+    velocity_inertia: float = 0.8
     most_people: int = 16
 
     def __post_init__(self) -> None:
@@ -129,6 +131,7 @@ class _Track:
 
 
 _MOST_EXTRAPOLATED_S = 1.0  # nobody keeps a velocity for longer
+_UNSURE = 0.7  # of the velocity that is still believed after the detector missed somebody
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,6 +265,7 @@ class PeopleTracker:
             column = pairs.get(row, merged.get(row))
             if column is None:
                 track.unseen += 1
+                track.velocity *= _UNSURE
                 if self._is_believed(track, now):
                     looks.append(_Look(boxes[row], track, 0.0))
                 continue
@@ -290,8 +294,10 @@ class PeopleTracker:
         """Whether somebody is followed although the detector did not find them."""
         if self.detector.exhaustive:
             return False
+        speed = float(np.linalg.norm(track.velocity)) / max(float(_sides(track.box).max()), 1.0)
+        stands = speed < self.config.still and track.track_id is not None
         silent_s = (now - track.found_ns) / _NS
-        return track.unseen < self.config.unseen or silent_s < self.config.unseen_s
+        return track.unseen < self.config.unseen or (stands and silent_s < self.config.unseen_s)
 
     def _real(self, people: Sequence[Person], looks: list[_Look]) -> list[int]:
         """Rows of those who are somebody, in the box where they were looked for."""
@@ -390,7 +396,7 @@ class PeopleTracker:
         if iou(seen[None], look.box[None])[0, 0] < self.config.least_agreement:
             return look.box
         inertia = self.config.box_inertia
-        size = inertia * (look.box[2:] - look.box[:2]) + (1 - inertia) * (seen[2:] - seen[:2])
+        size = inertia * _sides(look.box) + (1 - inertia) * _sides(seen)
         middle = _middle(seen)
         return np.concatenate([middle - size / 2, middle + size / 2])
 
@@ -412,6 +418,9 @@ def _middle(box: Array) -> Array:
     return np.asarray((box[:2] + box[2:]) / 2)
 
 
+def _sides(box: Array) -> Array:
+    return np.asarray(box[2:] - box[:2])
+
+
 def _is_usable(box: Array) -> bool:
-    sides = box[2:] - box[:2]
-    return bool((sides >= MIN_BOX_PX).all())
+    return bool((_sides(box) >= MIN_BOX_PX).all())

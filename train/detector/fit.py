@@ -143,7 +143,7 @@ class DetectorTrainer:
         if torch.isfinite(norm):
             self.optimizer.step()
         self._update_average()
-        return {name: float(value) for name, value in terms.items()}
+        return {name: value.item() for name, value in terms.items()}
 
     @torch.no_grad()
     def _update_average(self) -> None:
