@@ -108,7 +108,11 @@ def read_labels(path: Path) -> dict[int, Array]:
 
 
 def follow(
-    estimator: glnet_rt.Estimator, detector: Detector, video: Path, labels: dict[int, Array], count: int
+    estimator: glnet_rt.Estimator,
+    detector: Detector,
+    video: Path,
+    labels: dict[int, Array],
+    count: int,
 ) -> Run:
     """The whole chain on the first `count` frames, and the detector alone where it ran anyway."""
     listening = _Listening(detector)

@@ -62,19 +62,20 @@ def outputs_of(layout: str) -> dict[str, Array]:
 def write_network(
     path: Path, outputs: dict[str, Array], *, dtype: int = TensorProto.FLOAT, free: bool = False
 ) -> Path:
-    """A real graph whose outputs are given, moved by nothing but the brightness of a black picture."""
+    """A real graph that takes a picture and tells the given outputs, whatever it shows."""
     sides = ["height", "width"] if free else [SIDE, SIDE]
     nodes = [helper.make_node("ReduceMax", ["images"], ["bright"], keepdims=0)]
     if dtype != TensorProto.FLOAT:
         nodes.append(helper.make_node("Cast", ["bright"], ["wide"], to=TensorProto.FLOAT))
     grey = "bright" if dtype == TensorProto.FLOAT else "wide"
     nodes += [
-        helper.make_node("Sub", [grey, "grey"], ["nothing"]),
+        helper.make_node("Mul", [grey, "zero"], ["nothing"]),
         *(helper.make_node("Add", [f"{name}.value", "nothing"], [name]) for name in outputs),
     ]
-    constants = [numpy_helper.from_array(np.float32(114 / 255), "grey")]
+    constants = [numpy_helper.from_array(np.float32(0), "zero")]
     constants += [
-        numpy_helper.from_array(value.astype(np.float32), f"{n}.value") for n, value in outputs.items()
+        numpy_helper.from_array(value.astype(np.float32), f"{n}.value")
+        for n, value in outputs.items()
     ]
     graph = helper.make_graph(
         nodes,
@@ -149,7 +150,9 @@ def test_known_exports_are_told_apart() -> None:
     assert layout_of({"output0": (1, 5, None)}, "auto") == "yolo"
     assert layout_of({"output": (1, 25200, 85)}, "auto") == "yolo-objectness"
     assert layout_of({"output0": (1, 300, 6)}, "auto") == "end-to-end"
-    assert layout_of({"labels": (1, 300), "boxes": (1, 300, 4), "scores": (1, 300)}, "auto") == "boxes"
+    assert (
+        layout_of({"labels": (1, 300), "boxes": (1, 300, 4), "scores": (1, 300)}, "auto") == "boxes"
+    )
 
 
 def test_files_that_cannot_be_used(tmp_path: Path, assert_helpful: Helpful) -> None:

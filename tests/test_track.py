@@ -89,7 +89,9 @@ class World:
             people.append(person(box, skeleton(there) + tremble, score))
         return result_of(frame, people)
 
-    def run(self, tracker: PeopleTracker, seconds: float, fps: float = FPS) -> list[list[int | None]]:
+    def run(
+        self, tracker: PeopleTracker, seconds: float, fps: float = FPS
+    ) -> list[list[int | None]]:
         """For each frame, the id told for each person of the world, None where none was."""
         told = []
         for number in range(round(seconds * fps)):
@@ -153,7 +155,7 @@ def test_two_who_cross_keep_their_ids(every_frame: bool) -> None:
     tracker = PeopleTracker(world)
     told = world.run(tracker, 4.0)
     first, second = ids_of(told, 0), ids_of(told[:40], 1)
-    assert len(first) == 1 and len(second) == 1
+    assert (len(first), len(second)) == (1, 1)
     assert told[-1] == [*first, *second]
     assert tracker.identities == 2
 
@@ -204,7 +206,7 @@ def test_who_stands_still_outlives_a_blind_detector_for_a_while() -> None:
 
 def test_one_person_found_twice_is_one() -> None:
     box = np.array([100.0, 100, 160, 280])
-    twice = GivenBoxes(lambda frame: [box, box + (4, 2, 4, 2)])
+    twice = GivenBoxes(lambda frame: [box, box + np.array([4, 2, 4, 2])])
     tracker = PeopleTracker(twice)
     for number in range(10):
         frame = frame_at(number, number / FPS)

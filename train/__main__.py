@@ -1,4 +1,4 @@
-"""`python -m train fit | evaluate | ablate | detector | data check`: train GLNet and the person detector."""
+"""`python -m train fit | evaluate | ablate | detector | data check`: train, say how good, on what."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ def run(
 ) -> None:
     """Write the people of PATH as overlay, result.npz and body.glb."""
     from glnet_rt.cli.boxes import read_boxes
-    from glnet_rt.cli.people import finder_of
     from glnet_rt.cli.job import process, tell
+    from glnet_rt.cli.people import finder_of
     from glnet_rt.stream import open_source
     from glnet_rt.trace import Trace
 

@@ -10,7 +10,8 @@ from glnet_rt.detect import Detector, open_detector
 from glnet_rt.errors import ContractError
 from glnet_rt.finder import BoxFinder, Found, WholePicture
 from glnet_rt.smooth import Smoother
-from glnet_rt.track.tracker import PeopleTracker, TrackConfig
+from glnet_rt.track.config import TrackConfig
+from glnet_rt.track.tracker import PeopleTracker
 
 
 class PeopleFinder:

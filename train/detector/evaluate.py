@@ -31,9 +31,7 @@ class Found:
     boxes: int = 0
 
     def __add__(self, other: Found) -> Found:
-        return Found(
-            self.people + other.people, self.found + other.found, self.boxes + other.boxes
-        )
+        return Found(self.people + other.people, self.found + other.found, self.boxes + other.boxes)
 
     def figures(self) -> dict[str, float]:
         """Recall and precision; 1 where there was nothing to find or nothing was told."""
@@ -79,5 +77,7 @@ def evaluate(
         sure = sure[np.argsort(-scores[sure], kind="stable")]
         told = boxes[sure][suppress(boxes[sure], scores[sure])]
         must = scene.visible >= LEAST_VISIBLE
-        total = total + count_found(told.clip(0, scenes.size), scene.boxes[must], scene.boxes[~must])
+        total = total + count_found(
+            told.clip(0, scenes.size), scene.boxes[must], scene.boxes[~must]
+        )
     return total

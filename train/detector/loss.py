@@ -102,7 +102,10 @@ def detector_loss(logits: Tensor, boxes: Tensor, targets: Targets) -> dict[str, 
 
 def generalised_iou(first: Tensor, second: Tensor) -> Tensor:
     """Boxes [B, 4, ...] each -> [B, ...] in (-1, 1] (Rezatofighi et al., 2019)."""
-    low, high = torch.maximum(first[:, :2], second[:, :2]), torch.minimum(first[:, 2:], second[:, 2:])
+    low, high = (
+        torch.maximum(first[:, :2], second[:, :2]),
+        torch.minimum(first[:, 2:], second[:, 2:]),
+    )
     outer_low = torch.minimum(first[:, :2], second[:, :2])
     outer_high = torch.maximum(first[:, 2:], second[:, 2:])
     shared = (high - low).clamp(min=0).prod(1)

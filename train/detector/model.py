@@ -95,7 +95,9 @@ def boxes_of_cells(edges: Tensor) -> Tensor:
     return torch.stack([x - left, y - top, x + right, y + bottom], 1)
 
 
-def cell_centres(rows: int, columns: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+def cell_centres(
+    rows: int, columns: int, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
     """x [1, w] and y [h, 1], px edges, of the middle of every cell."""
     x = (torch.arange(columns, device=device) + 0.5) * STRIDE
     y = (torch.arange(rows, device=device) + 0.5) * STRIDE
