@@ -1,4 +1,4 @@
-"""`python -m train fit | evaluate | ablate | detector | data check`: train, say how good, on what."""
+"""`python -m train fit | evaluate | ablate | detector | data check`: train, and say how good."""
 
 from __future__ import annotations
 

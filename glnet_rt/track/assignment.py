@@ -60,8 +60,5 @@ def _shortest_paths(cost: Array) -> list[int]:
             previous = int(before[last])
             row_of[last] = row_of[previous] if previous >= 0 else start
             last = previous
-    found = [0] * rows
-    for column, row in enumerate(row_of.tolist()):
-        if row >= 0:
-            found[row] = column
-    return found
+    column_of = {owner: place for place, owner in enumerate(row_of.tolist()) if owner >= 0}
+    return [column_of[owner] for owner in range(rows)]
