@@ -153,9 +153,7 @@ def process(
     motion = MotionRecorder()
     summary = Summary(source.name)
     renderer = OverlayRenderer()
-    if not quiet:
-        typer.echo("warming up (the first run on a machine also compiles) ...", err=True)
-    _warm_up(estimator, renderer)
+    warm_up(estimator, renderer, quiet=quiet)
     started = time.perf_counter()
     with ExitStack() as stack:
         sink = stack.enter_context(_overlay_sink(source, out)) if overlay else None
@@ -212,8 +210,10 @@ def _nothing_done(summary: Summary) -> GlnetError:
     )
 
 
-def _warm_up(estimator: Estimator, renderer: OverlayRenderer) -> None:
+def warm_up(estimator: Estimator, renderer: OverlayRenderer, *, quiet: bool) -> None:
     """Compile the kernels and fill the caches, so that the speed told is that of the work."""
+    if not quiet:
+        typer.echo("warming up (the first run on a machine also compiles) ...", err=True)
     black = np.zeros((64, 64, 3), np.uint8)
     renderer.draw(black, estimator(black))
 

@@ -63,7 +63,9 @@ def live(
     With --json each result is a line, and the last line is the summary.
     """
     from glnet_rt.cli.boxes import PlannedBoxes, read_boxes
+    from glnet_rt.cli.job import warm_up
     from glnet_rt.cli.live_job import Recorder, Report, follow
+    from glnet_rt.out import OverlayRenderer
     from glnet_rt.stream import open_source
     from glnet_rt.trace import Trace
 
@@ -73,8 +75,10 @@ def live(
     with ExitStack() as stack:
         opened = stack.enter_context(open_source(_as_camera(source), clock=time.monotonic_ns))
         estimator = stack.enter_context(load_estimator(artifact, backend, precision, threads))
+        renderer = OverlayRenderer()
+        warm_up(estimator, renderer, quiet=json)
         if out is not None:
-            recorder = stack.enter_context(Recorder(out, opened.fps, estimator.spec))
+            recorder = stack.enter_context(Recorder(out, opened.fps, estimator.spec, renderer))
         session = stack.enter_context(
             estimator.live(
                 opened,

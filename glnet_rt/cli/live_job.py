@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ AGES_KEPT = 10_000  # of the last results, for percentiles
 
 def follow(
     session: LiveSession,
-    takers: list[Callable[[Result], None]],
+    takers: Sequence[Callable[[Result], object]],
     report: Report,
     duration_s: float | None,
 ) -> None:
@@ -143,13 +143,14 @@ class Recorder(Closing):
         out: folder.
         fps: of the source.
         spec: names the body.
+        renderer: draws the overlay.
     """
 
-    def __init__(self, out: Path, fps: float, spec: NetSpec) -> None:
+    def __init__(self, out: Path, fps: float, spec: NetSpec, renderer: OverlayRenderer) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self._out = out
         self._fps = fps
-        self._renderer = OverlayRenderer()
+        self._renderer = renderer
         self._video = VideoWriter(out / "overlay.mp4", fps)
         self._arrays = ResultWriter(body_id=spec.body_id, body_sha256=spec.body_sha256)
         self._first_ns: int | None = None
