@@ -36,7 +36,8 @@ class MotionConfig:
         least_fill: share of its box that a person's pixels cover.
         most_changed: share of the frame; where more changes, the camera or the light did.
         gap: (across, down) px at `work_px` between pieces of one person.
-        practice: frames before the first boxes; the background is not known before.
+        practice: frames before the first boxes. MOG2 learns so fast at first that it takes parts of
+            slow walkers for background, and gives them back in pieces.
     """
 
     history: int = 300
@@ -47,7 +48,7 @@ class MotionConfig:
     least_fill: float = 0.3
     most_changed: float = 0.4
     gap: tuple[int, int] = (5, 9)
-    practice: int = 10
+    practice: int = 25
 
 
 class MotionDetector:
@@ -78,15 +79,11 @@ class MotionDetector:
             size = (round(width * self._scale), round(height * self._scale))
             small = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
         self._frames += 1
-        # By itself MOG2 learns so fast at first that whoever walks slowly becomes background.
-        practising = self._frames <= self.config.practice
-        rate = -1.0 if practising else 1.0 / self.config.history
-        mask = self._background.apply(small, learningRate=rate)
-        changed = (mask == _FOREGROUND).astype(np.uint8)
+        changed = (self._background.apply(small) == _FOREGROUND).astype(np.uint8)
         if changed.mean() > self.config.most_changed:
             self._warn(frame, float(changed.mean()))
             return _NOBODY
-        if practising:
+        if self._frames <= self.config.practice:
             return _NOBODY
         boxes, scores = self._people(changed)
         boxes = clip(boxes / self._scale, (width, height))
