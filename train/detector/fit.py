@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -13,12 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from glnet_rt.errors import ArtifactError
-from train.checkpoint import load_state, save_state
+from train.checkpoint import load_state, only_weights_of, read_tensors, save_state, write_tensors
 from train.detector.evaluate import Found, evaluate
 from train.detector.loss import detector_loss, targets_of
 from train.detector.model import Detector, DetectorConfig
@@ -187,9 +183,7 @@ def save_detector(path: Path, model: Detector, info: dict[str, Any]) -> None:
     """Write weights with what rebuilds the network; replaced atomically."""
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     config = json.dumps(dataclasses.asdict(model.config))
-    part = path.with_suffix(".part")
-    save_file(tensors, part, metadata={"detector": config, "info": json.dumps(info)})
-    os.replace(part, path)
+    write_tensors(path, tensors, {"detector": config, "info": json.dumps(info)})
 
 
 def load_detector(path: Path) -> tuple[Detector, dict[str, Any]]:
@@ -198,18 +192,9 @@ def load_detector(path: Path) -> tuple[Detector, dict[str, Any]]:
     Raises:
         ArtifactError: not such a file, or tensors that do not fit.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with only_weights_of(path, "detector", "detector"):
+        tensors, metadata = read_tensors(path)
         shape = {name: tuple(v) for name, v in json.loads(metadata["detector"]).items()}
         model = Detector(DetectorConfig(**shape))
         model.load_state_dict(tensors)
-    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise ArtifactError(
-            f"{path} holds no detector weights",
-            got=error,
-            expected="a .safetensors file written by `python -m train detector`",
-            fix="train, or name another file",
-        ) from error
     return model.eval(), json.loads(metadata.get("info", "{}"))
