@@ -18,6 +18,7 @@ def test_export_runs_as_torch_does_and_finds_the_same(tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = Detector().eval()
     torch.nn.init.normal_(model.centre.weight, std=0.5)
+    torch.nn.init.zeros_(model.centre.bias)
     save_detector(tmp_path / "w.safetensors", model, {})
     size = export(tmp_path / "w.safetensors", tmp_path / "detector.onnx")
     assert size < 2_000_000

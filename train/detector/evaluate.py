@@ -52,9 +52,9 @@ def count_found(told: Array, people: Array, free: Array | None = None) -> Found:
     open_rows = np.ones(len(people), bool)
     found, counted = 0, 0
     for row, box in zip(overlap, told, strict=True):
-        best = int(np.argmax(row * open_rows)) if open_rows.any() else -1
-        if best >= 0 and row[best] >= IOU:
-            open_rows[best] = False
+        free_row = np.where(open_rows, row, 0.0)
+        if free_row.max(initial=0.0) >= IOU:
+            open_rows[int(free_row.argmax())] = False
             found += 1
         elif free is not None and len(free) and iou(box[None], free).max() >= IOU:
             continue
