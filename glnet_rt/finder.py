@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from glnet_rt.contracts import Array, Frame, Person, Result
 from glnet_rt.crop import check_boxes, whole_image_box
@@ -50,6 +50,7 @@ class BoxFinder(Protocol):
         """
 
 
+@runtime_checkable
 class Settler(Protocol):
     """A BoxFinder may be one too: it then has the last word on each frame's people."""
 
@@ -100,10 +101,9 @@ def look(
     return boxes, ids
 
 
-def settled(finder: BoxFinder, result: Result) -> Result:
-    """The finder's last word on a frame, if it wants one."""
-    settle = getattr(finder, "settle", None)
-    return result if settle is None else settle(result)
+def as_settler(finder: BoxFinder) -> Settler | None:
+    """The finder, if it wants the last word on each frame."""
+    return finder if isinstance(finder, Settler) else None
 
 
 def named(people: Sequence[Person], track_ids: Sequence[int | None]) -> tuple[Person, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from glnet_rt.contracts import Array, Frame, Person, Result
 from glnet_rt.errors import ContractError, GlnetError, SourceError
-from glnet_rt.finder import BoxFinder, look, named, settled
+from glnet_rt.finder import BoxFinder, as_settler, look, named
 from glnet_rt.stream.source import FailedFrame
 from glnet_rt.trace import Timings, Trace
 
@@ -82,9 +82,12 @@ class Passage:
         if self.error is not None:
             return
         self.people = list(named(self.people, self.track_ids))
+        settler = as_settler(finder)
+        if settler is None:
+            return
         with self.timings.stage("settle"):
             try:
-                self.people = list(settled(finder, self.result(faces)).people)
+                self.people = list(settler.settle(self.result(faces)).people)
             except FRAME_ERRORS as error:
                 self.fail(error)
 
