@@ -10,6 +10,7 @@ import typer
 from glnet_rt.cli.common import (
     ArtifactOption,
     BackendOption,
+    BoxesOption,
     JsonOption,
     PrecisionOption,
     ThreadsOption,
@@ -23,13 +24,7 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to.", show_default="out/NAME")
     ] = None,
-    boxes: Annotated[
-        str | None,
-        typer.Option(
-            help='Where the people are: "x1,y1,x2,y2[;...]" in px or a JSON file.',
-            show_default="the whole picture is one person",
-        ),
-    ] = None,
+    boxes: BoxesOption = None,
     overlay: Annotated[bool, typer.Option(help="Draw the bodies over the frames.")] = True,
     artifact: ArtifactOption = None,
     backend: BackendOption = "auto",
