@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -413,6 +415,28 @@ def test_a_finder_that_looks_back_sees_the_last_result(hmr: Estimator) -> None:
         results = list(session)
     assert crowd.known == [(i, i - 1 if i else None) for i in range(6)]
     assert [person.track_id for person in results[3].people] == [300]
+
+
+@pytest.mark.parametrize("last_words", ["", "raise SystemError('a bug')"])
+def test_a_program_that_forgets_to_close_still_ends(tiny_path: Path, last_words: str) -> None:
+    code = f"""
+import itertools, time
+import numpy as np
+import glnet_rt
+hmr = glnet_rt.load({str(tiny_path)!r}, backend="onnxruntime", threads=1)
+def forever():
+    for _ in itertools.count():
+        time.sleep(0.005)
+        yield np.zeros((48, 64, 3), np.uint8)
+streams = [hmr.video(forever()), hmr.live(forever()), hmr.live(forever(), on_result=print)]
+next(streams[0]), next(iter(streams[1]))
+{last_words}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == (1 if last_words else 0), done.stderr
+    assert "terminate" not in done.stderr
 
 
 # -- files ----------------------------------------------------------------------------------------

@@ -39,6 +39,13 @@ ArtifactOption = Annotated[
     Path | None,
     typer.Option(help="A .glnet file or folder.", show_default="the one in the package"),
 ]
+BoxesOption = Annotated[
+    str | None,
+    typer.Option(
+        help='Where the people are: "x1,y1,x2,y2[;...]" in px or a JSON file.',
+        show_default="the whole picture is one person",
+    ),
+]
 BackendOption = Annotated[
     str, typer.Option(help="What runs the network. A name never falls back to another.")
 ]

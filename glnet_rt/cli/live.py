@@ -12,6 +12,7 @@ import typer
 from glnet_rt.cli.common import (
     ArtifactOption,
     BackendOption,
+    BoxesOption,
     Exit,
     JsonOption,
     PrecisionOption,
@@ -44,13 +45,7 @@ def live(
     pace: Annotated[
         bool, typer.Option(help="Play a file at its own rate, not as fast as can be read.")
     ] = True,
-    boxes: Annotated[
-        str | None,
-        typer.Option(
-            help='Where the people are: "x1,y1,x2,y2[;...]" in px or a JSON file.',
-            show_default="the whole picture is one person",
-        ),
-    ] = None,
+    boxes: BoxesOption = None,
     artifact: ArtifactOption = None,
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",

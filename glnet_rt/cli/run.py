@@ -10,6 +10,7 @@ import typer
 from glnet_rt.cli.common import (
     ArtifactOption,
     BackendOption,
+    BoxesOption,
     DetectorOption,
     JsonOption,
     LayoutOption,
@@ -26,13 +27,7 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to.", show_default="out/NAME")
     ] = None,
-    boxes: Annotated[
-        str | None,
-        typer.Option(
-            help='Where the people are: "x1,y1,x2,y2[;...]" in px or a JSON file.',
-            show_default="the whole picture is one person",
-        ),
-    ] = None,
+    boxes: BoxesOption = None,
     detector: DetectorOption = "none",
     detector_layout: LayoutOption = "auto",
     smooth: SmoothOption = False,

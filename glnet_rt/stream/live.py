@@ -24,7 +24,7 @@ from glnet_rt.finder import BoxFinder
 from glnet_rt.stream.channel import Channel, ChannelClosed, Drop
 from glnet_rt.stream.passage import FRAME_ERRORS, Passage
 from glnet_rt.stream.source import FailedFrame, Source, open_source
-from glnet_rt.stream.workers import SingleThreadedOpenCV, Workers
+from glnet_rt.stream.workers import SingleThreadedOpenCV, Workers, close_at_exit
 from glnet_rt.trace import Trace
 
 log = logging.getLogger(__name__)
@@ -148,6 +148,7 @@ class LiveSession(Closing):
         self.source = open_source(source, clock=self._clock)
         self._quiet = SingleThreadedOpenCV()
         self._workers = Workers()
+        close_at_exit(self)
         if on_result is not None:
             self._workers.start("deliver", self._deliver)
         self._workers.start("work", self._work)

@@ -28,7 +28,7 @@ from glnet_rt.finder import BoxFinder
 from glnet_rt.stream.channel import Channel, ChannelClosed
 from glnet_rt.stream.passage import FRAME_ERRORS, Passage
 from glnet_rt.stream.source import Source, open_source
-from glnet_rt.stream.workers import SingleThreadedOpenCV, Workers
+from glnet_rt.stream.workers import SingleThreadedOpenCV, Workers, close_at_exit
 from glnet_rt.trace import Trace
 
 DEPTH = 2  # frames that may wait between two stages; more only costs memory
@@ -116,6 +116,7 @@ class VideoPipeline(Closing):
         self._quiet = SingleThreadedOpenCV()
         self._pool = ThreadPoolExecutor(streams, thread_name_prefix="glnet-infer")
         self._workers = Workers()
+        close_at_exit(self)
 
     def __iter__(self) -> Iterator[Result]:
         """Results in order; raises what ended the stream once all before it came out."""

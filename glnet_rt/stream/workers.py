@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 import cv2
@@ -12,6 +15,25 @@ from glnet_rt._closing import Closing
 from glnet_rt.errors import SourceError
 
 JOIN_S = 30.0  # longer than a camera or a network may keep a read waiting
+
+
+_open_streams: weakref.WeakSet[Closing] = weakref.WeakSet()
+
+
+def close_at_exit(stream: Closing) -> None:
+    """Close a stream at the latest when the program ends.
+
+    Threads still inside the network's library while the interpreter takes itself apart abort the
+    process.
+    """
+    _open_streams.add(stream)
+
+
+@atexit.register
+def _close_all() -> None:
+    for stream in list(_open_streams):
+        with contextlib.suppress(SourceError):  # of a thread that never comes back
+            stream.close()
 
 
 class Workers:
