@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from glnet_rt.errors import (
         ArtifactError,
         BackendError,
+        CallbackError,
         ContractError,
         EngineError,
         GlnetError,
@@ -28,24 +29,32 @@ if TYPE_CHECKING:
         SourceError,
     )
     from glnet_rt.estimator import Estimator, load
+    from glnet_rt.finder import BoxFinder, Found
     from glnet_rt.spec import NetSpec
+    from glnet_rt.stream.live import LiveSession
+    from glnet_rt.trace import Trace
 
 _HOME = {
     "ArtifactError": "glnet_rt.errors",
     "BackendError": "glnet_rt.errors",
     "BodyModel": "glnet_rt.body_model",
+    "BoxFinder": "glnet_rt.finder",
+    "CallbackError": "glnet_rt.errors",
     "ContractError": "glnet_rt.errors",
     "Crop": "glnet_rt.contracts",
     "EngineError": "glnet_rt.errors",
     "Estimator": "glnet_rt.estimator",
+    "Found": "glnet_rt.finder",
     "Frame": "glnet_rt.contracts",
     "GlnetError": "glnet_rt.errors",
+    "LiveSession": "glnet_rt.stream.live",
     "MissingDependencyError": "glnet_rt.errors",
     "NetOutput": "glnet_rt.contracts",
     "NetSpec": "glnet_rt.spec",
     "Person": "glnet_rt.contracts",
     "Result": "glnet_rt.contracts",
     "SourceError": "glnet_rt.errors",
+    "Trace": "glnet_rt.trace",
     "load": "glnet_rt.estimator",
 }
 
@@ -53,18 +62,23 @@ __all__ = [
     "ArtifactError",
     "BackendError",
     "BodyModel",
+    "BoxFinder",
+    "CallbackError",
     "ContractError",
     "Crop",
     "EngineError",
     "Estimator",
+    "Found",
     "Frame",
     "GlnetError",
+    "LiveSession",
     "MissingDependencyError",
     "NetOutput",
     "NetSpec",
     "Person",
     "Result",
     "SourceError",
+    "Trace",
     "__version__",
     "load",
 ]

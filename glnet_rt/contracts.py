@@ -11,13 +11,13 @@ Frames of reference, stated once:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from glnet_rt.errors import ContractError
+from glnet_rt.errors import ContractError, GlnetError
 from glnet_rt.skeleton import NUM_JOINTS, NUM_KEYPOINTS
 from glnet_rt.spec import NetSpec
 
@@ -57,7 +57,7 @@ class Frame:
     Attributes:
         image: [H, W, 3] uint8, BGR, not empty.
         frame_id: position in its source, from 0.
-        timestamp_ns: capture time, ns, monotonic within a source.
+        timestamp_ns: capture time, whole ns, not negative, growing within a source.
         K: [3, 3] float64 intrinsics, px, or None where the lens is unknown.
     """
 
@@ -68,6 +68,7 @@ class Frame:
 
     def __post_init__(self) -> None:
         check_image(self.image)
+        check_time(self.timestamp_ns)
         if self.K is not None:
             check_array("K", self.K, (3, 3), np.float64, finite=True)
             if self.K[0, 0] <= 0 or self.K[1, 1] <= 0:
@@ -76,6 +77,17 @@ class Frame:
                     got=(float(self.K[0, 0]), float(self.K[1, 1])),
                     expected="fx > 0 and fy > 0, px",
                 )
+
+
+def check_time(timestamp_ns: object) -> None:
+    """Raise ContractError unless `timestamp_ns` is a whole number of nanoseconds, 0 or more."""
+    if not isinstance(timestamp_ns, (int, np.integer)) or timestamp_ns < 0:
+        raise ContractError(
+            "the capture time is no whole number of nanoseconds",
+            got=f"{timestamp_ns!r} ({type(timestamp_ns).__name__})",
+            expected="an int >= 0",
+            fix="give time.monotonic_ns() as it is; from seconds: round(seconds * 1e9)",
+        )
 
 
 def check_image(image: object) -> None:
@@ -186,6 +198,11 @@ class NetOutput:
             check_array(f"output {name}", arrays.get(name), (batch, *shape), dtype, finite=True)
         return cls(**{name: arrays[name] for name in spec.output_shapes})
 
+    def rows(self, people: slice) -> NetOutput:
+        """Some of the people, as views."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{k: v[people] for k, v in values.items() if v is not None})
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Person:
@@ -235,9 +252,12 @@ class Result:
     Attributes:
         people: one `Person` per box, in the order of the boxes.
         frame_id, timestamp_ns: of the frame.
-        image_size: (width, height), px.
+        image_size: (width, height), px; (0, 0) where there was no picture.
         faces: [F, 3] int32, triangles shared by every person's vertices.
         timings_ms: stage name -> wall milliseconds spent on this frame.
+        error: of a video or live stream, why this frame alone gave no people; None: nothing wrong.
+        dropped: frames of a live stream taken before this one that never came out.
+        image: [H, W, 3] uint8 BGR, the frame's own, where a stream was asked for it, else None.
     """
 
     people: tuple[Person, ...]
@@ -246,6 +266,9 @@ class Result:
     image_size: tuple[int, int]
     faces: Array
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    error: GlnetError | None = None
+    dropped: int = 0
+    image: Array | None = None
 
     def save(self, path: str | Path) -> Path:
         """Write this frame, by suffix: `.npz` all arrays, `.glb` or `.obj` the bodies.

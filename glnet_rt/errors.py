@@ -52,5 +52,9 @@ class SourceError(GlnetError, OSError):
     """An image, folder, video or camera is missing, unreadable or ended early."""
 
 
+class CallbackError(GlnetError, RuntimeError):
+    """A function that the application handed in to be called raised; its error is the cause."""
+
+
 class MissingDependencyError(GlnetError, ImportError):
     """An optional package is needed for what was asked and is not installed."""

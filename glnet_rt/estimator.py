@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,16 +15,27 @@ from glnet_rt._closing import Closing
 from glnet_rt.artifact import BODY, Artifact
 from glnet_rt.backends.base import Backend, run
 from glnet_rt.body_model import BodyModel
-from glnet_rt.contracts import Array, Frame, Person, Result
+from glnet_rt.camera import crop_camera
+from glnet_rt.contracts import Array, Crop, Frame, NetOutput, Person, Result
 from glnet_rt.crop import check_boxes, cut_crops, whole_image_box
 from glnet_rt.decode import Decoder
+from glnet_rt.detect.base import Detector
 from glnet_rt.errors import BackendError, ContractError
+from glnet_rt.finder import BoxFinder
 from glnet_rt.image import read_image
 from glnet_rt.parity import Parity, Tolerance
 from glnet_rt.probe import Probe, VerifyReport, compare
 from glnet_rt.spec import NetSpec
+from glnet_rt.trace import Timings, Trace
+
+if TYPE_CHECKING:
+    from glnet_rt.stream.channel import Drop
+    from glnet_rt.stream.live import LiveSession
+    from glnet_rt.stream.source import Source
 
 MAX_BATCH = 16  # people per inference; bounds memory, and more gain nothing on a CPU
+MAX_STREAMS = 16  # inferences at a time, where the backend can
+DEFAULT_BATCH = 4  # crops per inference of a video
 
 
 def load(
@@ -63,7 +74,7 @@ def load(
 class Estimator(Closing):
     """Finds the bodies in pictures. `glnet_rt.load` makes one.
 
-    Several threads may call it; they take turns, since one session owns the device. `close` it, or
+    Several threads may call it; they take turns, unless the backend is `concurrent`. `close` it, or
     use it in a `with` block.
 
     Args:
@@ -84,7 +95,7 @@ class Estimator(Closing):
         self.backend = backend
         self.attempts = attempts
         self._decoder = decoder
-        self._turn = threading.Lock()
+        self._turns = _Turns(MAX_STREAMS if backend.concurrent else 1)
         self._closed = False
 
     def __call__(
@@ -108,47 +119,173 @@ class Estimator(Closing):
             BackendError: the network failed, or the estimator is closed.
         """
         self._check_open()
-        timings_ms = dict.fromkeys(("read", "crop", "infer", "decode"), 0.0)
-        with _timed("read", timings_ms):
+        timings = Timings()
+        timings.ms.update(dict.fromkeys(("read", "crop", "infer", "decode"), 0.0))
+        with timings.stage("read"):
             frame = _as_frame(image, K)
         height, width = frame.image.shape[:2]
         boxes = whole_image_box(frame.image)[None] if boxes is None else boxes
-        checked = check_boxes(boxes, (width, height))
-        people: list[Person] = []
-        for start in range(0, len(checked), MAX_BATCH):
-            group = checked[start : start + MAX_BATCH]
-            with _timed("crop", timings_ms):
-                batch, crops = cut_crops(frame.image, group, self.spec, frame.frame_id)
-            with self._turn:
-                self._check_open()
-                with _timed("infer", timings_ms):
-                    output = run(self.backend, batch, self.spec)
-                with _timed("decode", timings_ms):
-                    people.extend(self._decoder(output, crops, (width, height), frame.K))
+        people = self.people(frame, check_boxes(boxes, (width, height)), timings)
         return Result(
-            people=tuple(people),
+            people=people,
             frame_id=frame.frame_id,
             timestamp_ns=frame.timestamp_ns,
             image_size=(width, height),
             faces=self.body.faces,
-            timings_ms=timings_ms,
+            timings_ms=timings.ms,
         )
 
-    def video(self, path: str | Path, K: object = None) -> Iterator[Result]:
-        """The people of every frame of a video, a folder of pictures or a picture, in order.
+    def people(self, frame: Frame, boxes: Array, timings: Timings) -> tuple[Person, ...]:
+        """Crop, infer, decode: the chain on one frame, each step timed.
 
         Args:
-            path: what `glnet_rt.stream.source.open_source` reads.
+            frame: the picture.
+            boxes: [N, 4] float64, checked, edges in image px.
+            timings: `crop`, `infer` (the wait for the device with it) and `decode` are added.
+        """
+        height, width = frame.image.shape[:2]
+        people: list[Person] = []
+        for start in range(0, len(boxes), MAX_BATCH):
+            group = boxes[start : start + MAX_BATCH]
+            with timings.stage("crop"):
+                batch, crops = cut_crops(frame.image, group, self.spec, frame.frame_id)
+            with timings.stage("infer"):
+                output = self.infer(batch)
+            with timings.stage("decode"):
+                people.extend(self.decode(output, crops, (width, height), frame.K))
+        return tuple(people)
+
+    def infer(self, batch: Array) -> NetOutput:
+        """Run crops through the network, when it is this thread's turn.
+
+        Args:
+            batch: [B, 3, S, S] float32, as `crop.cut_crops` gives them, B from 1 to MAX_BATCH.
+
+        Raises:
+            BackendError: the network failed, or the estimator is closed.
+        """
+        with self._turns.one():
+            self._check_open()
+            return run(self.backend, batch, self.spec)
+
+    def decode(
+        self,
+        output: NetOutput,
+        crops: Sequence[Crop],
+        image_size: tuple[int, int],
+        K: Array | None = None,
+    ) -> tuple[Person, ...]:
+        """Bodies of crops of one picture; see `decode.Decoder`."""
+        return self._decoder(output, crops, image_size, K)
+
+    def video(
+        self,
+        source: str | Path | int | Iterable[Array | Frame] | Source,
+        K: object = None,
+        *,
+        boxes: str | Path | Detector | None = None,
+        smooth: bool = False,
+        finder: BoxFinder | None = None,
+        batch: int = DEFAULT_BATCH,
+        streams: int = 1,
+        images: bool = False,
+        trace: Trace | None = None,
+    ) -> Iterator[Result]:
+        """The people of every frame, in order; none is lost. Reading and working overlap.
+
+        A frame that cannot be used gives a Result with an `error` and no people, and the others go
+        on.
+
+        Args:
+            source: what `glnet_rt.stream.open_source` opens: a video, a folder of pictures, a
+                picture, images. One that is open already is closed at the end.
             K: as in a call, the same for every frame.
+            boxes: who finds the people, as `glnet_rt.detect.open_detector` takes it: `auto` for one
+                of this package's, or `motion`, `whole`, the path of an ONNX file, a Detector. They
+                are then followed, each has a `track_id`, and who is nobody is left out.
+            smooth: make the people that `boxes` finds steady over time (docs/tracking.md).
+            finder: your own instead of `boxes`; without both, each whole picture is one person.
+            batch: crops per inference, packed over frames; a result waits for its batch.
+            streams: inferences at a time; wants `load(threads=)` small, and a backend that can.
+            images: whether each result carries its picture.
+            trace: notes what each stage did when.
 
         Raises:
             SourceError: missing or unreadable; or broken off, once every good frame was handed on.
+            BackendError: the network failed.
+            ContractError: an argument that cannot be used.
         """
-        from glnet_rt.stream.source import open_source
+        from glnet_rt.stream.pipeline import VideoPipeline
+        from glnet_rt.track.finder import choose_finder
 
-        with open_source(path) as source:
-            for frame in source:
-                yield self(frame, K=K)
+        with VideoPipeline(
+            self,
+            source,
+            K=_checked_lens(K),
+            finder=choose_finder(self.body, boxes, smooth, finder),
+            batch=batch,
+            streams=streams,
+            images=images,
+            trace=trace,
+        ) as pipeline:
+            yield from pipeline
+
+    def live(
+        self,
+        source: str | Path | int | Iterable[Array | Frame] | Source,
+        *,
+        queue: int = 1,
+        drop: Drop = "oldest",
+        max_age_ms: float | None = 150.0,
+        on_result: Callable[[Result], None] | None = None,
+        K: object = None,
+        boxes: str | Path | Detector | None = None,
+        smooth: bool = False,
+        finder: BoxFinder | None = None,
+        images: bool = False,
+        pace: bool = True,
+        trace: Trace | None = None,
+        clock: Callable[[], int] | None = None,
+    ) -> LiveSession:
+        """Start on a camera or another source that does not wait; what comes late is dropped.
+
+        Args:
+            source: a camera's index or device, an RTSP or HTTP address, a file, images or Frames.
+            queue: frames that may wait for the network, and results for whoever takes them.
+            drop: what gives way when the queue is full: `oldest`, `newest`, or `none`, which drops
+                nothing at all and makes the source wait.
+            max_age_ms: a frame older than this when its turn comes is dropped; None: at any age.
+            on_result: called with every result, in a thread of its own. None: iterate the session.
+            K, boxes, smooth, finder, images, trace: as for `video`.
+            pace: whether files are played at their own rate, or as fast as they can be read.
+            clock: ns, what capture times are read from and ages measured with; None for
+                `time.monotonic_ns`. Frames that bring their own times must use the same one.
+
+        Returns:
+            A running session: a context manager and an iterator over results.
+
+        Raises:
+            SourceError: the source cannot be opened.
+            ContractError: an argument that cannot be used.
+        """
+        from glnet_rt.stream.live import LiveSession
+        from glnet_rt.track.finder import choose_finder
+
+        self._check_open()
+        return LiveSession(
+            self,
+            source,
+            queue=queue,
+            drop=drop,
+            max_age_ms=max_age_ms,
+            on_result=on_result,
+            K=_checked_lens(K),
+            finder=choose_finder(self.body, boxes, smooth, finder),
+            images=images,
+            pace=pace,
+            trace=trace,
+            clock=clock,
+        )
 
     def verify(self, tolerance: Tolerance | None = None) -> VerifyReport:
         """Run the artifact's probe crops here and compare the bodies with the stored ones.
@@ -163,7 +300,7 @@ class Estimator(Closing):
         probe = Probe.read(self.artifact)
         if tolerance is None:
             tolerance = Parity.read(self.artifact).tolerance(self.backend.precision)
-        with self._turn:
+        with self._turns.one():
             self._check_open()
             return compare(probe, self.backend, self.body, self.spec, tolerance)
 
@@ -190,8 +327,8 @@ class Estimator(Closing):
         return self._decoder.body
 
     def close(self) -> None:
-        """Free the session, after the call that is running. Calling it again does nothing."""
-        with self._turn:
+        """Free the session, after the calls that are running. Calling it again does nothing."""
+        with self._turns.all():
             self._closed = True
             self.backend.close()
 
@@ -227,11 +364,37 @@ def _as_intrinsics(K: object) -> Array:
         ) from error
 
 
-@contextmanager
-def _timed(stage: str, timings_ms: dict[str, float]) -> Iterator[None]:
-    """Add the wall time of the block to `timings_ms[stage]`."""
-    started = time.perf_counter_ns()
-    try:
-        yield
-    finally:
-        timings_ms[stage] += (time.perf_counter_ns() - started) / 1e6
+def _checked_lens(K: object) -> Array | None:
+    """A stream's K, refused at once rather than frame by frame."""
+    if K is None:
+        return None
+    lens = _as_intrinsics(K)
+    Frame(np.zeros((1, 1, 3), np.uint8), K=lens)
+    crop_camera(np.zeros((1, 2)), np.ones(1), lens)
+    return lens
+
+
+class _Turns:
+    """Lets up to `limit` threads in at a time, or one that wants to be alone."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._free = threading.Semaphore(limit)
+        self._alone = threading.Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Among others."""
+        with self._free:
+            yield
+
+    @contextmanager
+    def all(self) -> Iterator[None]:
+        """Alone, once those inside have left."""
+        with self._alone:  # else two could each wait for what the other holds
+            for _ in range(self._limit):
+                self._free.acquire()
+            try:
+                yield
+            finally:
+                self._free.release(self._limit)

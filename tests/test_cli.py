@@ -112,6 +112,20 @@ def test_run_on_a_video(
     assert Path(told["files"]["body"]).read_bytes()[:4] == b"glTF"
 
 
+def test_run_with_two_streams_and_a_trace(
+    tiny_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video, trace = write_video(tmp_path / "clip.avi"), tmp_path / "trace.json"
+    args = ("run", video, "--artifact", tiny_path, "--out", tmp_path / "o", "--backend")
+    code, told = call_json(
+        capsys, *args, "onnxruntime", "--threads", 1, "--streams", 2, "--trace", trace
+    )
+    assert (code, told["frames"]) == (0, 5)
+    assert told["files"]["trace"] == str(trace)
+    names = [event["name"] for event in json.loads(trace.read_text())["traceEvents"]]
+    assert names.count("decode") == 5
+
+
 def test_folder_with_one_bad_picture_ends_with_6_and_everything_else_done(
     tiny_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -354,7 +368,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"glnet-rt {__version__}\n"
     assert call("--help") == 0
     out = capsys.readouterr().out
-    for command in ("demo", "run", "info", "verify", "doctor"):
+    for command in ("demo", "run", "live", "info", "verify", "doctor"):
         assert command in out
 
 

@@ -276,7 +276,7 @@ def test_misuse_is_a_contract_error(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="iterated once"):
         iter(source)
     with pytest.raises(ContractError, match="nothing that holds pictures"):
-        open_source(3)  # type: ignore[arg-type]
+        open_source(3.5)  # type: ignore[arg-type]
     with pytest.raises(ContractError, match="fps"):
         open_source([picture(0)], fps=0)
 

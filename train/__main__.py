@@ -1,4 +1,4 @@
-"""`python -m train fit | evaluate | ablate | data check`: train GLNet, say how good, on what."""
+"""`python -m train fit | evaluate | ablate | detector | data check`: train, and say how good."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from train.checkpoint import load_weights
 from train.config import PAPER_RECIPE, SCHEDULES, FitConfig
 from train.data.check import check, found_table
 from train.data.shards import SyntheticShards
+from train.detector.fit import DetectorFit, DetectorTrainer
 from train.evaluate import Report, evaluate
 from train.matching import MatchingConfig
 from train.model.config import CLASS_VARIANTS, preset
@@ -51,6 +52,7 @@ def main() -> None:
     add_fit(commands.add_parser("fit", help="train a network, or go on where a run stopped"))
     add_evaluate(commands.add_parser("evaluate", help="errors on held-out people"))
     add_ablate(commands.add_parser("ablate", help="the paper's ablations on synthetic people"))
+    add_detector(commands.add_parser("detector", help="train the person detector, or go on"))
     add_data(commands.add_parser("data", help="say what data sets are there"))
     arguments = parser.parse_args()
     if arguments.command == "fit" and arguments.recipe:
@@ -140,6 +142,30 @@ def ablate(arguments: argparse.Namespace) -> None:
     found = results_in(settings.out)
     for table in arguments.tables:
         print(f"\n{markdown(table, rows_of(table, found))}")
+
+
+def add_detector(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run_command=fit_detector)
+    add_common(parser)
+    parser.add_argument("--out", type=Path, required=True, help="the run; resumed if it exists")
+    parser.add_argument("--data", type=Path, default=Path("data/synth/train"))
+    parser.add_argument("--float32", action="store_true", help="no mixed precision")
+    defaults = DetectorFit()
+    for name in ("images", "batch_size", "learning_rate", "cooldown", "warmup", "ema", "size",
+                 "seed", "evaluate_every", "evaluate_count", "checkpoint_every"):  # fmt: skip
+        value = getattr(defaults, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+
+
+def fit_detector(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(arguments.threads)
+    picked = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(DetectorFit)
+              if hasattr(arguments, f.name)}  # fmt: skip
+    config = dataclasses.replace(DetectorFit(bf16=not arguments.float32), **picked)
+    trainer = DetectorTrainer(config, arguments.out, arguments.data, arguments.heldout)
+    found = trainer.fit()
+    if found is not None:
+        print(json.dumps(found.figures()))
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

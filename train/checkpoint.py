@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from glnet_rt.errors import ArtifactError
 from glnet_rt.spec import NetSpec
@@ -35,9 +38,7 @@ def save_weights(path: Path, model: GLNet, info: dict[str, Any]) -> None:
     config = dataclasses.asdict(model.config)
     config["spec"] = model.config.spec.to_dict()
     metadata = {"config": json.dumps(config), "info": json.dumps(info)}
-    part = path.with_suffix(".part")
-    save_file(tensors, part, metadata=metadata)
-    os.replace(part, path)
+    write_tensors(path, tensors, metadata)
 
 
 def load_weights(path: Path) -> tuple[GLNet, dict[str, Any]]:
@@ -46,21 +47,39 @@ def load_weights(path: Path) -> tuple[GLNet, dict[str, Any]]:
     Raises:
         ArtifactError: not such a file, or tensors that do not fit.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        config = config_from_dict(json.loads(metadata["config"]))
-        model = GLNet(config)
+    with only_weights_of(path, "GLNet", "fit"):
+        tensors, metadata = read_tensors(path)
+        model = GLNet(config_from_dict(json.loads(metadata["config"])))
         model.load_state_dict(tensors)
+    return model.eval(), json.loads(metadata.get("info", "{}"))
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a `.safetensors` file, replaced atomically."""
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata=metadata)
+    os.replace(part, path)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a `.safetensors` file."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, file.metadata() or {}
+
+
+@contextmanager
+def only_weights_of(path: Path, network: str, command: str) -> Iterator[None]:
+    """Raise ArtifactError for whatever shows in the block that a file holds other weights."""
+    try:
+        yield
     except (SafetensorError, OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise ArtifactError(
-            f"{path} holds no GLNet weights",
+            f"{path} holds no {network} weights",
             got=error,
-            expected="a .safetensors file written by `python -m train fit`",
+            expected=f"a .safetensors file written by `python -m train {command}`",
             fix="train, or name another file",
         ) from error
-    return model.eval(), json.loads(metadata.get("info", "{}"))
 
 
 def transfer(source: GLNet, target: GLNet) -> None:

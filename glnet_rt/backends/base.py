@@ -22,6 +22,7 @@ class Backend(Protocol):
         precisions: what it can run, in the order `precision="auto"` tries them where the artifact
             does not tell which was the fastest.
         precision: what this session runs.
+        concurrent: whether several threads may call `infer` of one session at a time.
 
     A module that holds a backend imports its library inside `open` alone, so that listing the
     backends costs nothing and needs nothing installed.
@@ -29,6 +30,7 @@ class Backend(Protocol):
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
+    concurrent: ClassVar[bool]
 
     @property
     def precision(self) -> str: ...

@@ -36,6 +36,7 @@ class OnnxRuntimeBackend(Closing):
     name: ClassVar[str] = "onnxruntime"
     # A CPU has no arithmetic in half precision: fp16 is right there, and slow.
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "packed", "int8", "fp16")
+    concurrent: ClassVar[bool] = True
 
     def __init__(self, session: Any, spec: NetSpec, precision: str) -> None:
         self._session = session
@@ -51,7 +52,7 @@ class OnnxRuntimeBackend(Closing):
         model, name = artifact.read_model(precision), model_name(precision)
         if precision == "int8" and cls.provider == _CPU and platform.machine() in _X86:
             model = unsigned_activations(model)
-        session = _open_session(model, name, threads, cls.provider)
+        session = open_session(model, name, threads, cls.provider)
         _check_provider(session, cls.provider)
         _check_signature(session, artifact.spec)
         return cls(session, artifact.spec, precision)
@@ -111,6 +112,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
 
     name: ClassVar[str] = "onnxruntime-cuda"
     precisions: ClassVar[tuple[str, ...]] = ("fp16", "fp32", "packed", "int8")
+    concurrent: ClassVar[bool] = False  # two at a time would share one device's memory
     provider: ClassVar[str] = "CUDAExecutionProvider"
 
 
@@ -119,10 +121,22 @@ class OnnxRuntimeTensorRTBackend(OnnxRuntimeBackend):
 
     name: ClassVar[str] = "onnxruntime-tensorrt"
     precisions: ClassVar[tuple[str, ...]] = ("fp16", "fp32", "int8")
+    concurrent: ClassVar[bool] = False
     provider: ClassVar[str] = "TensorrtExecutionProvider"
 
 
-def _open_session(model: bytes, name: str, threads: int | None, provider: str) -> Any:
+def open_session(model: bytes, name: str, threads: int | None, provider: str = _CPU) -> Any:
+    """An ONNX Runtime session of a model's bytes.
+
+    Args:
+        model: of an ONNX file. name: what messages call it.
+        threads: CPU threads of one inference; None leaves it to ONNX Runtime.
+        provider: what runs it.
+
+    Raises:
+        MissingDependencyError: no onnxruntime, or none with that provider.
+        BackendError: it cannot open the model.
+    """
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -154,7 +168,7 @@ def _open_session(model: bytes, name: str, threads: int | None, provider: str) -
             f"ONNX Runtime {ort.__version__} cannot open {name}",
             got=str(error),
             expected="an ONNX model of opset 20 or lower, complete",
-            fix="pip install -U onnxruntime; if that does not help, export the artifact again",
+            fix="pip install -U onnxruntime; if that does not help, export the model again",
         ) from error
 
 

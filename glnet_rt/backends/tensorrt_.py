@@ -36,6 +36,7 @@ class TensorRTBackend(Closing):
 
     name: ClassVar[str] = "tensorrt"
     precisions: ClassVar[tuple[str, ...]] = PRECISIONS
+    concurrent: ClassVar[bool] = False
 
     def __init__(self, thread: ThreadPoolExecutor, session: HostSession, precision: str) -> None:
         self._thread = thread

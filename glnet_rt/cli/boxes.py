@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glnet_rt.errors import ContractError, SourceError
+
+if TYPE_CHECKING:
+    from glnet_rt.contracts import Frame, Result
+    from glnet_rt.finder import Found
 
 Rows = list[list[float]]
 _EXPECTED = (
@@ -29,11 +34,38 @@ class BoxPlan:
         self._always = always
         self._by_frame = by_frame
 
+    @property
+    def given(self) -> bool:
+        """Whether there are boxes at all."""
+        return self._always is not None or self._by_frame is not None
+
     def rows(self, frame_id: int, name: str) -> Rows | None:
         """Boxes of one frame, `bbox_xyxy`; None for the whole picture."""
         if self._by_frame is None:
             return self._always
         return self._by_frame.get(name, self._by_frame.get(str(frame_id), []))
+
+
+class PlannedBoxes:
+    """A finder that knows beforehand where everybody is.
+
+    Args:
+        plan: the boxes, by frame.
+        name_of: what a frame is called.
+    """
+
+    lag = 0
+
+    def __init__(self, plan: BoxPlan, name_of: Callable[[int], str]) -> None:
+        self._plan = plan
+        self._name_of = name_of
+
+    def find(self, frame: Frame, known: Result | None) -> Found:
+        """The planned boxes; the whole picture where nothing is planned."""
+        from glnet_rt.finder import Found, WholePicture
+
+        rows = self._plan.rows(frame.frame_id, self._name_of(frame.frame_id))
+        return WholePicture().find(frame, known) if rows is None else Found(rows)
 
 
 def read_boxes(text: str | None) -> BoxPlan:

@@ -39,12 +39,32 @@ ArtifactOption = Annotated[
     Path | None,
     typer.Option(help="A .glnet file or folder.", show_default="the one in the package"),
 ]
+BoxesOption = Annotated[
+    str | None,
+    typer.Option(
+        help='Where the people are: "x1,y1,x2,y2[;...]" in px or a JSON file.',
+        show_default="the whole picture is one person",
+    ),
+]
 BackendOption = Annotated[
     str, typer.Option(help="What runs the network. A name never falls back to another.")
 ]
 PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16, int8, fp8, packed, or auto.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="CPU threads per inference.", show_default="the backend's")
+]
+DetectorOption = Annotated[
+    str, typer.Option(help="Who finds the people: auto, motion, whole, none, or FILE.onnx.")
+]
+LayoutOption = Annotated[
+    str, typer.Option(help="Outputs of FILE.onnx, where they do not tell (docs/tracking.md).")
+]
+SmoothOption = Annotated[
+    bool, typer.Option("--smooth", help="Make the people steady over time; wants a detector.")
+]
+TraceOption = Annotated[
+    Path | None,
+    typer.Option(help="Write what each stage did when: JSON for Perfetto or chrome://tracing."),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object, and nothing else, to stdout.")
@@ -85,6 +105,12 @@ def print_json(values: dict[str, Any]) -> None:
     """One JSON object on stdout."""
     json.dump(values, sys.stdout, indent=2)
     sys.stdout.write("\n")
+
+
+def print_json_line(values: dict[str, Any]) -> None:
+    """One JSON object on a line of its own on stdout, which a reader gets at once."""
+    sys.stdout.write(json.dumps(values) + "\n")
+    sys.stdout.flush()
 
 
 def load_estimator(

@@ -22,7 +22,7 @@ def demo(
     json: JsonOption = False,
 ) -> None:
     """Run the shipped model on the shipped clip: overlay.mp4, result.npz, body.glb."""
-    from glnet_rt.cli.boxes import read_boxes
+    from glnet_rt.cli.boxes import PlannedBoxes, read_boxes
     from glnet_rt.cli.job import process, tell
     from glnet_rt.stream import open_source
 
@@ -30,7 +30,6 @@ def demo(
         open_source(CLIP) as source,
         load_estimator(None, "auto", "auto", threads) as estimator,
     ):
-        summary = process(
-            source, estimator, out, boxes=read_boxes(str(CLIP_BOXES)), overlay=True, quiet=json
-        )
+        finder = PlannedBoxes(read_boxes(str(CLIP_BOXES)), source.name_of)
+        summary = process(source, estimator, out, finder=finder, overlay=True, quiet=json)
     tell(summary, "demo", json)

@@ -22,15 +22,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from glnet_rt.cli.boxes import BoxPlan
 from glnet_rt.cli.common import Exit, describe, print_json
-from glnet_rt.contracts import Array, Frame, Result
-from glnet_rt.errors import ContractError, GlnetError, SourceError
+from glnet_rt.contracts import Array, Result
+from glnet_rt.errors import GlnetError, SourceError
 from glnet_rt.estimator import Estimator
+from glnet_rt.finder import BoxFinder
 from glnet_rt.out import OverlayRenderer, ResultWriter, VideoWriter
 from glnet_rt.out.motion import MotionRecorder
 from glnet_rt.stream import FailedFrame, Source
+from glnet_rt.trace import Trace
 
+STAGES = ("read", "crop", "infer", "decode")
 MAX_LISTED = 5  # failed frames told one by one; `--json` lists all
 
 
@@ -47,7 +49,8 @@ class Summary:
         animated: whether the body file holds an animation.
         failed: frames that failed alone.
         broke_off: why the source ended early, or None.
-        stages_ms: mean milliseconds per frame, by stage; `overlay` is drawing and writing it.
+        stages_ms: mean milliseconds per frame, by stage; `overlay` is drawing and writing it. They
+            overlap, so their sum is not the time per frame.
     """
 
     source: str
@@ -70,13 +73,12 @@ class Summary:
         """SOURCE where frames are missing from the output, else OK."""
         return Exit.SOURCE if self.failed or self.broke_off else Exit.OK
 
-    def add(self, result: Result, read_ms: float, overlay_ms: float) -> None:
-        """Count one frame; the two times are of what happened outside the estimator."""
+    def add(self, result: Result, overlay_ms: float) -> None:
+        """Count one frame."""
         self.frames += 1
         self.people += len(result.people)
-        spent_ms = {**result.timings_ms, "overlay": overlay_ms}
-        spent_ms["read"] += read_ms
-        for stage, spent in spent_ms.items():
+        spent_ms = {stage: result.timings_ms.get(stage, 0.0) for stage in STAGES}
+        for stage, spent in {**spent_ms, "overlay": overlay_ms}.items():
             mean = self.stages_ms.get(stage, 0.0)
             self.stages_ms[stage] = mean + (spent - mean) / self.frames
 
@@ -132,9 +134,11 @@ def process(
     estimator: Estimator,
     out: Path,
     *,
-    boxes: BoxPlan,
+    finder: BoxFinder,
     overlay: bool,
     quiet: bool,
+    streams: int = 1,
+    trace: Trace | None = None,
 ) -> Summary:
     """Run every frame and write overlay, arrays and body into `out`.
 
@@ -149,26 +153,27 @@ def process(
     motion = MotionRecorder()
     summary = Summary(source.name)
     renderer = OverlayRenderer()
-    if not quiet:
-        typer.echo("warming up (the first run on a machine also compiles) ...", err=True)
-    _warm_up(estimator, renderer)
+    warm_up(estimator, renderer, quiet=quiet)
     started = time.perf_counter()
     with ExitStack() as stack:
         sink = stack.enter_context(_overlay_sink(source, out)) if overlay else None
         progress, task = stack.enter_context(_progress(source, quiet))
-        for frame, read_ms in _timed_frames(source, summary):
-            result = _estimate(estimator, frame, boxes, source, summary)
-            if result is None:
-                continue
+        results = estimator.video(
+            source,
+            finder=finder,
+            streams=streams,
+            images=overlay,
+            trace=trace,
+        )
+        for result in _good(results, source, summary):
             estimated = time.perf_counter()
-            if sink is not None:
-                sink.write(source.name_of(frame.frame_id), renderer.draw(frame.image, result))
-            summary.add(result, read_ms, (time.perf_counter() - estimated) * 1000)
+            if sink is not None and result.image is not None:
+                sink.write(source.name_of(result.frame_id), renderer.draw(result.image, result))
+            summary.add(result, (time.perf_counter() - estimated) * 1000)
             arrays.add(result)
             motion.add(result)
             summary.seconds = time.perf_counter() - started
             progress.update(task, advance=1, people=summary.people, fps=f"{summary.fps:.1f}")
-    summary.failed = sorted(summary.failed + source.errors, key=lambda failed: failed.frame_id)
     if summary.frames == 0:
         raise _nothing_done(summary)
     if sink is not None:
@@ -181,31 +186,17 @@ def process(
     return summary
 
 
-def _timed_frames(source: Source, summary: Summary) -> Iterator[tuple[Frame, float]]:
-    """Each frame with the ms it took to read; ends where the source does or where it breaks off."""
-    frames = iter(source)
-    while True:
-        asked = time.perf_counter()
-        try:
-            frame = next(frames, None)
-        except SourceError as error:
-            summary.broke_off = error
-            return
-        if frame is None:
-            return
-        yield frame, (time.perf_counter() - asked) * 1000
-
-
-def _estimate(
-    estimator: Estimator, frame: Frame, boxes: BoxPlan, source: Source, summary: Summary
-) -> Result | None:
-    """One frame's result; None where its picture or boxes are of no use, which is noted."""
-    name = source.name_of(frame.frame_id)
+def _good(results: Iterator[Result], source: Source, summary: Summary) -> Iterator[Result]:
+    """The results that have no error; the others are noted, as is where the source breaks off."""
     try:
-        return estimator(frame, boxes=boxes.rows(frame.frame_id, name))
-    except ContractError as error:
-        summary.failed.append(FailedFrame(frame.frame_id, name, error))
-        return None
+        for result in results:
+            if result.error is None:
+                yield result
+            else:
+                name = source.name_of(result.frame_id)
+                summary.failed.append(FailedFrame(result.frame_id, name, result.error))
+    except SourceError as error:
+        summary.broke_off = error
 
 
 def _nothing_done(summary: Summary) -> GlnetError:
@@ -219,8 +210,10 @@ def _nothing_done(summary: Summary) -> GlnetError:
     )
 
 
-def _warm_up(estimator: Estimator, renderer: OverlayRenderer) -> None:
+def warm_up(estimator: Estimator, renderer: OverlayRenderer, *, quiet: bool) -> None:
     """Compile the kernels and fill the caches, so that the speed told is that of the work."""
+    if not quiet:
+        typer.echo("warming up (the first run on a machine also compiles) ...", err=True)
     black = np.zeros((64, 64, 3), np.uint8)
     renderer.draw(black, estimator(black))
 
@@ -293,7 +286,7 @@ def as_lines(summary: Summary) -> list[str]:
         speed = f"{summary.seconds * 1000:.0f} ms for one frame, writing the overlay included"
     else:
         speed = f"{summary.fps:.1f} frames per second, reading and writing included"
-    label = {"overlay": "overlay", "result": "arrays", "body": body}
+    label = {"overlay": "overlay", "result": "arrays", "body": body, "trace": "trace"}
     return [
         f"people    {summary.people} in {summary.frames} frame{'s' * (summary.frames != 1)}",
         f"speed     {speed}",

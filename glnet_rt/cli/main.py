@@ -12,6 +12,7 @@ from glnet_rt.cli import common
 from glnet_rt.cli.demo import demo
 from glnet_rt.cli.doctor import doctor
 from glnet_rt.cli.info import info
+from glnet_rt.cli.live import live
 from glnet_rt.cli.run import run
 from glnet_rt.cli.verify import verify
 from glnet_rt.errors import GlnetError, SourceError
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, run, info, verify, doctor):
+for command in (demo, run, live, info, verify, doctor):
     app.command()(command)
 
 

@@ -10,9 +10,14 @@ import typer
 from glnet_rt.cli.common import (
     ArtifactOption,
     BackendOption,
+    BoxesOption,
+    DetectorOption,
     JsonOption,
+    LayoutOption,
     PrecisionOption,
+    SmoothOption,
     ThreadsOption,
+    TraceOption,
     load_estimator,
 )
 
@@ -22,30 +27,47 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to.", show_default="out/NAME")
     ] = None,
-    boxes: Annotated[
-        str | None,
-        typer.Option(
-            help='Where the people are: "x1,y1,x2,y2[;...]" in px or a JSON file.',
-            show_default="the whole picture is one person",
-        ),
-    ] = None,
+    boxes: BoxesOption = None,
+    detector: DetectorOption = "none",
+    detector_layout: LayoutOption = "auto",
+    smooth: SmoothOption = False,
     overlay: Annotated[bool, typer.Option(help="Draw the bodies over the frames.")] = True,
     artifact: ArtifactOption = None,
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
+    streams: Annotated[
+        int, typer.Option(min=1, help="Inferences at a time; goes with a small --threads.")
+    ] = 1,
+    trace: TraceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write the people of PATH as overlay, result.npz and body.glb."""
     from glnet_rt.cli.boxes import read_boxes
     from glnet_rt.cli.job import process, tell
+    from glnet_rt.cli.people import finder_of
     from glnet_rt.stream import open_source
+    from glnet_rt.trace import Trace
 
+    recorded = None if trace is None else Trace()
     plan = read_boxes(boxes)
     with (
         open_source(path) as source,
         load_estimator(artifact, backend, precision, threads) as estimator,
     ):
         target = Path("out") / path.resolve().stem if out is None else out
-        summary = process(source, estimator, target, boxes=plan, overlay=overlay, quiet=json)
+        summary = process(
+            source,
+            estimator,
+            target,
+            finder=finder_of(
+                plan, detector, detector_layout, smooth, source.name_of, estimator.body
+            ),
+            overlay=overlay,
+            quiet=json,
+            streams=streams,
+            trace=recorded,
+        )
+    if trace is not None and recorded is not None:
+        summary.files["trace"] = recorded.write(trace)
     tell(summary, "run", json)

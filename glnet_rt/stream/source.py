@@ -1,14 +1,14 @@
-"""One way to read pictures, folders of pictures, videos and arrays: frames in order, with times."""
+"""One way to read pictures, folders, videos, cameras and arrays: frames in order, with times."""
 
 from __future__ import annotations
 
 import math
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from glnet_rt.errors import ContractError, GlnetError, SourceError
 from glnet_rt.image import read_image
 from glnet_rt.stream import container
 
+Kind: TypeAlias = Literal["image", "folder", "video", "arrays", "camera", "address"]
 IMAGE_SUFFIXES = frozenset(
     (".bmp", ".jpeg", ".jpg", ".jp2", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
@@ -37,11 +38,13 @@ class FailedFrame:
         frame_id: its position in the source.
         name: file name, or `frame N`.
         error: why.
+        timestamp_ns: when it was taken, ns; 0 where that is what is wrong.
     """
 
     frame_id: int
     name: str
     error: GlnetError
+    timestamp_ns: int = 0
 
 
 class Source(Closing):
@@ -49,17 +52,17 @@ class Source(Closing):
 
     Attributes:
         name: what to call it in messages.
-        kind: `image`, `folder`, `video` or `arrays`.
+        kind: `image`, `folder`, `video`, `arrays`, `camera`, or `address` of a network stream.
         fps: frames per second; nominal for pictures and arrays, and where a video does not say.
         num_frames: as announced, None where unknown. A video's may be off by a few.
         size: (width, height) px where all frames share one, else None.
-        errors: the frames that failed alone; the stream went on without them.
+        errors: the frames that failed alone while `for` went on without them.
     """
 
     def __init__(
         self,
         name: str,
-        kind: Literal["image", "folder", "video", "arrays"],
+        kind: Kind,
         fps: float,
         num_frames: int | None,
         size: tuple[int, int] | None,
@@ -73,7 +76,21 @@ class Source(Closing):
         self._started = False
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames, in order.
+        """The frames, in order; what failed alone is noted in `errors`.
+
+        Raises: as `items`.
+        """
+        return self._good(self.items())
+
+    def _good(self, items: Iterator[Frame | FailedFrame]) -> Iterator[Frame]:
+        for item in items:
+            if isinstance(item, FailedFrame):
+                self.errors.append(item)
+            else:
+                yield item
+
+    def items(self) -> Iterator[Frame | FailedFrame]:
+        """The frames and, each in its place, those that failed alone.
 
         Raises:
             SourceError: the source broke off; every frame before that has been handed over.
@@ -90,8 +107,12 @@ class Source(Closing):
         return self._frames()
 
     @abstractmethod
-    def _frames(self) -> Iterator[Frame]:
+    def _frames(self) -> Iterator[Frame | FailedFrame]:
         """The frames, read one at a time."""
+
+    def cancel(self) -> None:
+        """Ask the thread that reads to come back soon. Safe from any thread; `close` is not."""
+        return None
 
     def name_of(self, frame_id: int) -> str:
         """What to call one frame: its file's name where it has one."""
@@ -119,7 +140,7 @@ class _Pictures(Source):
     def name_of(self, frame_id: int) -> str:
         return self._paths[frame_id].name
 
-    def _frames(self) -> Iterator[Frame]:
+    def _frames(self) -> Iterator[Frame | FailedFrame]:
         if self._first is not None:
             yield Frame(self._first)
             return
@@ -127,27 +148,48 @@ class _Pictures(Source):
             try:
                 image = read_image(path)
             except SourceError as error:
-                self.errors.append(FailedFrame(index, path.name, error))
+                yield FailedFrame(index, path.name, error, self._nominal_ns(index))
                 continue
             yield Frame(image, index, self._nominal_ns(index))
 
 
 class _Arrays(Source):
-    """Images already in memory. One of a wrong shape or dtype fails alone."""
+    """Images, or Frames with times of their own. One of a wrong shape or time fails alone."""
 
-    def __init__(self, images: Iterable[Array], fps: float) -> None:
+    def __init__(
+        self, images: Iterable[Array | Frame], fps: float, clock: Callable[[], int] | None
+    ) -> None:
         count = len(images) if isinstance(images, Sized) else None
         super().__init__("arrays", "arrays", fps, count, None)
         self._images = images
+        self._clock = clock
 
-    def _frames(self) -> Iterator[Frame]:
+    def _frames(self) -> Iterator[Frame | FailedFrame]:
+        last_ns = -1
         for index, image in enumerate(self._images):
             try:
-                frame = Frame(image, index, self._nominal_ns(index))
+                frame = image if isinstance(image, Frame) else self._stamped(image, index)
+                _check_growth(frame.timestamp_ns, last_ns)
             except ContractError as error:
-                self.errors.append(FailedFrame(index, self.name_of(index), error))
+                frame_id = image.frame_id if isinstance(image, Frame) else index
+                yield FailedFrame(frame_id, self.name_of(frame_id), error)
                 continue
+            last_ns = frame.timestamp_ns
             yield frame
+
+    def _stamped(self, image: Array, index: int) -> Frame:
+        arrived_ns = self._nominal_ns(index) if self._clock is None else self._clock()
+        return Frame(image, index, arrived_ns)
+
+
+def _check_growth(timestamp_ns: int, last_ns: int) -> None:
+    if timestamp_ns <= last_ns:
+        raise ContractError(
+            "capture times do not grow",
+            got=f"{timestamp_ns} ns after {last_ns} ns",
+            expected="each later than the one before",
+            fix="give every Frame the time it was taken: time.monotonic_ns()",
+        )
 
 
 class _Video(Source):
@@ -173,7 +215,7 @@ class _Video(Source):
             (width, height) if width > 0 and height > 0 else None,
         )
 
-    def _frames(self) -> Iterator[Frame]:
+    def _frames(self) -> Iterator[Frame | FailedFrame]:
         got, timestamp_ns = 0, -1
         while True:
             ok, image = self._capture.read()
@@ -225,36 +267,50 @@ class _Video(Source):
 
 
 def open_source(
-    source: str | Path | Array | Iterable[Array], *, fps: float = NOMINAL_FPS
+    source: str | Path | int | Array | Iterable[Array | Frame] | Source,
+    *,
+    fps: float = NOMINAL_FPS,
+    clock: Callable[[], int] | None = None,
 ) -> Source:
     """Open whatever holds pictures.
 
     Args:
         source: an image file, a folder of images (in natural order: 2 before 10), a video file, one
-            image [H, W, 3] uint8 BGR, or any iterable of such images.
+            image [H, W, 3] uint8 BGR, any iterable of such images or of Frames, a camera's index
+            or its device (`/dev/video0`), the address of a network stream (`rtsp://`, `http://`
+            ...), or a Source, which is handed back as it is.
         fps: how far apart the frames of a folder or of arrays are taken to be.
+        clock: ns, gives arrays the time they arrive, and cameras the time of capture. None: arrays
+            get times `fps` apart, cameras those of `time.monotonic_ns`.
 
     Returns:
         A Source; its frames carry times in ns that grow.
 
     Raises:
-        SourceError: missing, unreadable, neither picture nor video, or a folder without pictures.
+        SourceError: missing, unreadable, neither picture nor video, a folder without pictures, or a
+            camera or address that does not answer.
         ContractError: `source` is nothing that holds pictures, or `fps` is not positive.
     """
+    from glnet_rt.stream.capture import is_live, open_capture
+
+    if isinstance(source, Source):
+        return source
     if not fps > 0:
         raise ContractError(
             "fps is not positive", got=fps, expected="fps > 0", fix="leave it out for 30"
         )
+    if is_live(source):
+        return open_capture(source, clock=clock)
     if isinstance(source, (str, Path)):
         return _open_path(Path(source), fps)
     if isinstance(source, np.ndarray) and source.ndim < 4:
-        return _Arrays([source], fps)
+        return _Arrays([source], fps, clock)
     if isinstance(source, Iterable):
-        return _Arrays(source, fps)
+        return _Arrays(source, fps, clock)
     raise ContractError(
         "nothing that holds pictures",
         got=type(source).__name__,
-        expected="a path, an image [H, W, 3] uint8, or an iterable of images",
+        expected="a path, a camera's index, an address, an image [H, W, 3] uint8, or several",
         fix="read frames yourself and hand over the list, or name a file",
     )
 

@@ -1,0 +1,39 @@
+"""The person detector's file tells what torch tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from export.detector import export
+from glnet_rt.contracts import Frame
+from glnet_rt.detect.onnx_ import OnnxConfig, OnnxDetector
+from train.detector.fit import save_detector
+from train.detector.model import Deployed, Detector
+
+
+def test_export_runs_as_torch_does_and_finds_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = Detector().eval()
+    torch.nn.init.normal_(model.centre.weight, std=0.5)
+    torch.nn.init.zeros_(model.centre.bias)
+    save_detector(tmp_path / "w.safetensors", model, {})
+    size = export(tmp_path / "w.safetensors", tmp_path / "detector.onnx")
+    assert size < 2_000_000
+    image = np.random.default_rng(0).integers(0, 255, (96, 128, 3)).astype(np.uint8)
+    rgb = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        boxes, scores = (v[0].numpy() for v in Deployed(model)(rgb))
+    detector = OnnxDetector(
+        tmp_path / "detector.onnx", OnnxConfig(score=0.2, overlap=1.0, input_px=128)
+    )
+    assert detector.layout == "boxes"
+    found = detector(Frame(image))
+    wanted = boxes[scores > 0.2].clip(0, (128, 96, 128, 96))
+    wide = (wanted[:, 2:] - wanted[:, :2]).min(1) >= 4
+    assert len(found) > 0
+    assert abs(len(found) - wide.sum()) <= 1  # half-precision kernels move who is on the edge
+    nearest = np.abs(found.boxes[:, None] - wanted[None]).max(-1).min(1)
+    assert np.median(nearest) < 0.5
