@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from export.machine import cpu_name
+from glnet_rt.cpu import cpu_name
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]

@@ -48,11 +48,11 @@ class Backend(Protocol):
             ArtifactError: the model does not match the artifact's spec.
         """
 
-    def infer(self, batch: Array) -> Mapping[str, Array]:
-        """Run B crops.
+    def infer(self, crops: Array) -> Mapping[str, Array]:
+        """Run B crops. Normalising them is the backend's part: some do it on the way for nothing.
 
         Args:
-            batch: [B, 3, S, S] float32, contiguous, RGB, normalised, B > 0.
+            crops: [B, S, S, 3] uint8, contiguous, BGR, B > 0.
 
         Returns:
             Name -> array, as `NetSpec.output_shapes` lists them; the caller owns them, and the
@@ -75,20 +75,20 @@ class Backend(Protocol):
     ) -> None: ...
 
 
-def run(backend: Backend, batch: Array, spec: NetSpec) -> NetOutput:
+def run(backend: Backend, crops: Array, spec: NetSpec) -> NetOutput:
     """Run one batch and check what comes back against the spec.
 
     Raises:
-        ContractError: the batch is not [B, 3, S, S] float32 with B > 0.
+        ContractError: the batch is not [B, S, S, 3] uint8 with B > 0.
         BackendError: the run failed, or its outputs are not what the spec promises.
     """
-    check_array("batch", batch, (None, *spec.input_shape), np.float32)
-    if len(batch) == 0:
-        raise ContractError("the batch is empty", got=list(batch.shape), expected="B > 0 crops")
-    arrays = backend.infer(batch)
+    check_array("the batch", crops, (None, *spec.crop_shape), np.uint8)
+    if len(crops) == 0:
+        raise ContractError("the batch is empty", got=list(crops.shape), expected="B > 0 crops")
+    arrays = backend.infer(crops)
     try:
         output = NetOutput.from_arrays(spec, arrays)
-        check_array("output score", output.score, (len(batch),), np.float32)
+        check_array("output score", output.score, (len(crops),), np.float32)
     except ContractError as error:
         raise BackendError(
             f"{backend.name} ({backend.precision}) broke the network's contract: {error.what}",

@@ -8,19 +8,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glnet_rt.artifact import PRECISIONS, Artifact
+from glnet_rt.artifact import MADE_OF, PRECISIONS, Artifact, stored_as
 from glnet_rt.backends.base import Backend, run
 from glnet_rt.backends.onnxruntime_ import (
     OnnxRuntimeBackend,
     OnnxRuntimeCudaBackend,
     OnnxRuntimeTensorRTBackend,
 )
+from glnet_rt.backends.openvino_ import OpenVinoBackend
 from glnet_rt.backends.tensorrt_ import TensorRTBackend, TensorRTRtxBackend
 from glnet_rt.errors import BackendError, ContractError, GlnetError
 from glnet_rt.parity import Parity
 
 # In the order `auto` tries them, the fastest first.
-BACKENDS: tuple[type[Backend], ...] = (TensorRTBackend, OnnxRuntimeBackend)
+BACKENDS: tuple[type[Backend], ...] = (TensorRTBackend, OpenVinoBackend, OnnxRuntimeBackend)
+GREY = 114  # of the test crop, about the mean of pictures
 # Never tried by `auto`.
 BY_NAME: tuple[type[Backend], ...] = (
     TensorRTRtxBackend,
@@ -176,7 +178,7 @@ def _check_request(
 ) -> None:
     requests = {
         "backend": (backend, ("auto", *(kind.name for kind in backends))),
-        "precision": (precision, ("auto", *PRECISIONS)),
+        "precision": (precision, ("auto", *PRECISIONS, *MADE_OF)),
     }
     for what, (value, known) in requests.items():
         if value not in known:
@@ -201,10 +203,13 @@ def _candidates(
     """Every backend with every precision it would try, in order: the fastest at export first.
 
     A backend that runs none of those held is there with its first, to be told why it is not chosen.
+    What no file is kept of is taken only where export judged it and it passed.
     """
     if precision != "auto":
         return [(kind, precision) for kind in backends]
-    held = artifact.manifest.precisions
+    held = [
+        p for p in artifact.manifest.computable if p not in MADE_OF or p in parity.tolerances
+    ]
     return [
         (kind, own)
         for kind in backends
@@ -225,17 +230,17 @@ def _open_tested(
             expected=f"one of {', '.join(kind.precisions)}",
             fix="leave precision at 'auto'",
         )
-    if precision not in artifact.manifest.precisions:
+    if precision not in artifact.manifest.computable:
         raise BackendError(
-            f"the artifact holds no {precision} model",
+            f"the artifact holds no {stored_as(precision)} model",
             got=precision,
-            expected=f"one of {', '.join(artifact.manifest.precisions)}",
-            fix=f"leave precision at 'auto', or export the artifact with {precision}",
+            expected=f"one of {', '.join(artifact.manifest.computable)}",
+            fix=f"leave precision at 'auto', or export the artifact with {stored_as(precision)}",
         )
     started = time.perf_counter()
     session = kind.open(artifact, precision, threads=threads)
     try:
-        run(session, np.zeros((1, *artifact.spec.input_shape), np.float32), artifact.spec)
+        run(session, np.full((1, *artifact.spec.crop_shape), GREY, np.uint8), artifact.spec)
     except GlnetError:
         session.close()
         raise
