@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from glnet_rt.backends.openvino_ import OpenVinoBackend
 from glnet_rt.backends.tensorrt_ import TensorRTBackend, TensorRTRtxBackend
 from glnet_rt.errors import BackendError, ContractError, GlnetError
 from glnet_rt.parity import Parity
+from glnet_rt.tuning import Tuning, measure, recall, tuning_path
 
 # In the order `auto` tries them, the fastest first.
 BACKENDS: tuple[type[Backend], ...] = (TensorRTBackend, OpenVinoBackend, OnnxRuntimeBackend)
@@ -60,6 +61,7 @@ def select(
     precision: str = "auto",
     *,
     threads: int | None = None,
+    tune: bool | None = None,
     backends: tuple[type[Backend], ...] = BACKENDS,
 ) -> tuple[Backend, tuple[Attempt, ...]]:
     """Open the backend to use.
@@ -73,6 +75,9 @@ def select(
         precision: `fp32`, `fp16`, `int8`, `fp8`, `packed`, or `auto` for the one that was fastest
             on that backend at export and works here. All of them passed their gate there.
         threads: CPU threads for one inference; None leaves it to the library.
+        tune: what orders the candidates of `auto`. True: what is fastest on this machine, measured
+            now unless it was before; None: the same if it was measured before; else, and with
+            False, the order of `backends` and what export measured.
         backends: the candidates of `auto`, in order; those of `BY_NAME` may be named as well.
 
     Returns:
@@ -89,10 +94,22 @@ def select(
     attempts: list[Attempt] = []
     errors: list[GlnetError] = []
     parity = Parity.read(artifact)
-    for kind, wanted in _candidates(backends, precision, artifact, parity):
+    candidates = _candidates(backends, precision, artifact, parity)
+    tuning = None
+    if tune is not False:
+        asked = [(kind, wanted) for kind, wanted in candidates if backend in ("auto", kind.name)]
+        request = (backend, precision, threads)
+        tuning = _tuned(asked, artifact, request, parity, measured_now=tune is True)
+    if tuning is not None:
+        places = tuning.place
+        candidates.sort(key=lambda candidate: places(candidate[0].name, candidate[1]))
+    for kind, wanted in candidates:
         if backend in ("auto", kind.name) and chosen is None:
-            session, attempt = _attempt(kind, artifact, wanted, threads, parity, errors)
+            best = tuning.threads(kind.name, wanted) if tuning else None
+            session, attempt = _attempt(kind, artifact, wanted, best or threads, parity, errors)
             chosen = session
+            if session is not None and tune is not False:
+                attempt = _told_tuning(attempt, tuning, measured_now=tune is True)
         else:
             reason = f"{backend} was asked for by name"
             if chosen is not None:
@@ -102,6 +119,38 @@ def select(
     if chosen is not None:
         return chosen, tuple(attempts)
     raise _nothing_works(backend, backends, attempts, errors)
+
+
+def _tuned(
+    candidates: list[tuple[type[Backend], str]],
+    artifact: Artifact,
+    request: tuple[str, str, int | None],
+    parity: Parity,
+    *,
+    measured_now: bool,
+) -> Tuning | None:
+    """What was measured on this machine, now or before; None where nothing was."""
+    path = tuning_path(artifact, request)
+    tuning = recall(path)
+    if tuning is not None or not measured_now:
+        return tuning
+    kinds = {kind.name: kind for kind, _ in candidates}
+
+    def open_candidate(backend: str, precision: str, threads: int | None) -> Backend | None:
+        return _attempt(kinds[backend], artifact, precision, threads, parity, [])[0]
+
+    names = [(kind.name, precision) for kind, precision in candidates]
+    return measure(names, request[2], open_candidate, artifact, path)
+
+
+def _told_tuning(attempt: Attempt, tuning: Tuning | None, *, measured_now: bool) -> Attempt:
+    """The chosen attempt, with what the choice rests on."""
+    if tuning is not None:
+        return replace(attempt, reason=f"{attempt.reason}; {tuning}")
+    if measured_now:
+        note = "not tuned, since that cannot be remembered: the recorded order counts"
+        return replace(attempt, reason=f"{attempt.reason}; {note}")
+    return attempt
 
 
 def open_each(
