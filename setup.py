@@ -54,7 +54,7 @@ DEV = [
     "wheel",
 ]
 # The reference that our skinning is tested against. Its licence forbids commercial use, so nothing
-# but a test may import it, and it is an extra of its own.
+# but tests and benchmarks may import it, and it is an extra of its own.
 ORACLES = ["smplx>=0.1.28"]
 
 # NVRTC must have the major version of cuda-bindings, and the driver must know that version: CUDA 13

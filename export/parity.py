@@ -282,9 +282,7 @@ def gate_failures(rows: Sequence[Mapping[str, Any]], precision: str) -> list[str
     return [
         f"{row['precision']} on {row['backend']} at batch {row['batch']}: {failure}"
         for row in rows
-        if row["precision"] == precision
-        and row["pixels"] == OWN
-        and row["crops_of"] == HELD_OUT
+        if row["precision"] == precision and row["pixels"] == OWN and row["crops_of"] == HELD_OUT
         for failure in GATES[precision].failures(row)
     ]
 

@@ -188,7 +188,9 @@ def _sample_square(image: Array, center_px: Array, side_px: float, out: Array) -
     """The same into `out`, [S, S, 3] uint8, contiguous."""
     image_size = (image.shape[1], image.shape[0])
     window = window_under(center_px, side_px, len(out), image_size)
-    pixels = np.ascontiguousarray(image[window.rows, window.columns])
+    pixels = image[window.rows, window.columns]
+    if pixels.strides[1:] != (3, 1) or pixels.strides[0] <= 0:
+        pixels = np.ascontiguousarray(pixels)  # OpenCV reads rows of packed pixels
     for _ in range(window.halvings):
         pixels = _halve(pixels)
     _sample(pixels.reshape(len(pixels), -1), window.scale, *window.shift, out)

@@ -60,9 +60,7 @@ def load(
     elif not isinstance(body, BodyModel):
         body = BodyModel.load(body)
     decoder = Decoder(body, opened.spec)
-    chosen, attempts = backends.select(
-        opened, backend, precision, threads=threads, tune=tune
-    )
+    chosen, attempts = backends.select(opened, backend, precision, threads=threads, tune=tune)
     return Estimator(opened, chosen, decoder, attempts)
 
 

@@ -167,7 +167,9 @@ def test_channels_turn_to_rgb_and_are_normalised() -> None:
     assert normalised.shape == (1, *SPEC.input_shape)
     assert normalised.dtype == np.float32
     np.testing.assert_allclose(normalised[0, :, SIZE // 2, SIZE // 2], wanted, rtol=1e-5)
-    np.testing.assert_array_equal(normalise(pixels_of(image, (10, 10, 40, 40)), SPEC), normalised[0])
+    np.testing.assert_array_equal(
+        normalise(pixels_of(image, (10, 10, 40, 40)), SPEC), normalised[0]
+    )
 
 
 def test_normalising_is_the_formula_for_any_pixels() -> None:

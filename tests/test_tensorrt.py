@@ -342,7 +342,9 @@ def test_without_a_gpu_the_driver_comes_first(
 
 def test_auto_takes_tensorrt_where_its_engines_fit(bench: Bench) -> None:
     bench.build(1)
-    session, attempts = backends.select(bench.artifact, backends=(TensorRTBackend, OnnxRuntimeBackend))
+    session, attempts = backends.select(
+        bench.artifact, backends=(TensorRTBackend, OnnxRuntimeBackend)
+    )
     with session:
         assert session.name == "tensorrt"
     assert [(a.backend, a.chosen) for a in attempts[:2]] == [
@@ -353,7 +355,9 @@ def test_auto_takes_tensorrt_where_its_engines_fit(bench: Bench) -> None:
 
 def test_auto_explains_an_engine_that_does_not_fit(bench: Bench) -> None:
     bench.build_one(1, engine_bytes(1), gpu=replace(ORIN, name="Thor"))
-    session, attempts = backends.select(bench.artifact, backends=(TensorRTBackend, OnnxRuntimeBackend))
+    session, attempts = backends.select(
+        bench.artifact, backends=(TensorRTBackend, OnnxRuntimeBackend)
+    )
     with session:
         assert session.name == "onnxruntime"
     told = str(attempts[0])

@@ -256,9 +256,7 @@ def _candidates(
     """
     if precision != "auto":
         return [(kind, precision) for kind in backends]
-    held = [
-        p for p in artifact.manifest.computable if p not in MADE_OF or p in parity.tolerances
-    ]
+    held = [p for p in artifact.manifest.computable if p not in MADE_OF or p in parity.tolerances]
     return [
         (kind, own)
         for kind in backends

@@ -21,7 +21,7 @@ from export import build as building
 from export.build import Source, build, write
 from export.crops import Crops, read_crops
 from export.graph import build_graph, run_graph
-from export.parity import BATCHES, GATES, OWN, SAME, Gate, failures, markdown
+from export.parity import BATCHES, GATES, OWN, SAME, Gate, failures, gate_failures, markdown
 from export.random_network import random_preset
 from glnet_rt.artifact import Artifact, Manifest, write_artifact
 from glnet_rt.backends.onnxruntime_ import unsigned_activations
@@ -197,6 +197,17 @@ def test_gates_of_a_learned_network_are_millimetres() -> None:
     (told,) = failures([worse], ("int8",), learned=True)
     assert "pa_mpjpe_change_mm 1.010 > 1" in told
     assert failures([worse], ("int8", "fp16"), learned=True)[1:] == ["fp16 ran on no backend here"]
+
+
+def test_what_is_made_of_a_model_is_allowed_only_where_it_passes() -> None:
+    """bf16 that breaks its gate costs the artifact nothing: the run time just does not choose it."""
+    row = {"pixels": OWN, "crops_of": "held-out", "backend": "openvino", "batch": 1}
+    worse = {**row, "precision": "bf16", "pa_mpjpe_change_mm": 1.2}
+    assert gate_failures([worse], "bf16") == [
+        "bf16 on openvino at batch 1: pa_mpjpe_change_mm 1.200 > 1"
+    ]
+    good = {**row, "precision": "fp32", **{f"vertices_{n}_mm": 0.0 for n in ("mean", "p99", "max")}}
+    assert failures([good, worse], ("fp32",), learned=True) == []
 
 
 @pytest.mark.parametrize("name", ["mean", "p99", "max"])
