@@ -65,7 +65,7 @@ PYCUDA = ["pycuda>=2024.1"]
 # Plain TensorRT wants a GPU to build engines with, TensorRT for RTX does not: the tests build real
 # engines with that version.
 TENSORRT = ["tensorrt>=10.3"]
-OPENVINO = ["openvino>=2024.6"]
+OPENVINO = ["openvino>=2025.0"]
 RTX = ["tensorrt-rtx==1.7.1.116"]
 
 setup(

@@ -47,7 +47,7 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _siblings(cpu: int) -> str:
-    """The hardware threads of one core, as the kernel lists them; each its own where it does not."""
+    """The hardware threads of a core, as the kernel lists them, else its own number."""
     path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
     try:
         return path.read_text().strip()

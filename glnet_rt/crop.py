@@ -1,4 +1,4 @@
-"""Person box -> square -> the network's pixels. The one place that turns box edges into pixel centres.
+"""Person box -> square -> its pixels. The one place that turns box edges into pixel centres.
 
 The square of side `side_px` around `center_px` lands edge to edge on the S input pixels:
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numba as nb
@@ -294,7 +295,7 @@ def _sample(pixels: Array, scale: float, x0: float, y0: float, out: Array) -> No
 
 
 @nb.njit(cache=True, nogil=True, fastmath={"contract"})
-def _blend_rows(pixels: Array, top: int, down: float, out: Array) -> None:
+def _blend_rows(pixels: Array, top: int, down: Any, out: Array) -> None:
     """out = (1 - down) * row `top` + down * the next; rows outside are black."""
     if top < 0:
         lower = pixels[0]

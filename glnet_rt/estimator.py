@@ -139,7 +139,7 @@ class Estimator(Closing):
         )
 
     def warm_up(self, people: int = 1) -> None:
-        """Run everything once on grey pictures, so that the first frame takes no longer than others.
+        """Run everything once, on grey pictures, so that the first frame is as quick as others.
 
         Args:
             people: most of them in a frame; what runs several is compiled for the first time here.

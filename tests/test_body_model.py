@@ -131,7 +131,7 @@ class TestSkinning:
     def test_dense_pose_blendshapes_are_rounded_to_a_hundredth_of_a_millimetre(
         self, tmp_path, batch
     ):
-        """With blendshapes of SMPL's size, poses as wild as people's, and every pairing of people."""
+        """With blendshapes of SMPL's size, poses as wild as people's, even and odd batches."""
         arrays = fake_smpl(count=200)
         arrays["posedirs"] *= 0.3  # 3 mm per feature
         model = BodyModel.load(save_npz(tmp_path / "dense.npz", arrays))

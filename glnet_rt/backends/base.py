@@ -99,6 +99,26 @@ def run(backend: Backend, crops: Array, spec: NetSpec) -> NetOutput:
     return output
 
 
+def session_closed(name: str) -> BackendError:
+    """What to raise where `infer` is called after `close`."""
+    return BackendError(
+        f"the {name} session is closed",
+        got="infer() after close()",
+        expected="an open session",
+        fix="load the artifact again: glnet_rt.load()",
+    )
+
+
+def run_failed(library: str, crops: Array, spec: NetSpec, error: Exception) -> BackendError:
+    """What to raise where a library failed while it ran these crops."""
+    return BackendError(
+        f"{library} failed while running the model",
+        got=f"batch {list(crops.shape)}: {error}",
+        expected=f"a batch [B, {', '.join(map(str, spec.crop_shape))}]",
+        fix="use a smaller batch if memory ran out; else export the artifact again",
+    )
+
+
 def check_shape(what: str, shape: tuple[int | None, ...], wanted: tuple[int, ...]) -> None:
     """Hold a model's stated shape against the spec's before anything runs.
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from glnet_rt._closing import Closing
 from glnet_rt.artifact import Artifact, model_name
-from glnet_rt.backends.base import check_names, check_shape
+from glnet_rt.backends.base import check_names, check_shape, run_failed, session_closed
 from glnet_rt.contracts import Array
 from glnet_rt.cpu import usable_cores
 from glnet_rt.crop import normalise
@@ -61,22 +61,12 @@ class OnnxRuntimeBackend(Closing):
     def infer(self, crops: Array) -> Mapping[str, Array]:
         """[B, S, S, 3] uint8 -> name -> array; see `Backend.infer`."""
         if self._session is None:
-            raise BackendError(
-                "the onnxruntime session is closed",
-                got="infer() after close()",
-                expected="an open session",
-                fix="load the artifact again: glnet_rt.load()",
-            )
+            raise session_closed("onnxruntime")
         batch = normalise(crops, self._spec)
         try:
             outputs = self._session.run(self._output_names, {self._spec.input_name: batch})
         except Exception as error:  # its exception types share no base of their own
-            raise BackendError(
-                "ONNX Runtime failed while running the model",
-                got=f"batch {list(crops.shape)}: {error}",
-                expected=f"a batch [B, {', '.join(map(str, self._spec.crop_shape))}]",
-                fix="use a smaller batch if memory ran out; else export the artifact again",
-            ) from error
+            raise run_failed("ONNX Runtime", crops, self._spec, error) from error
         return dict(zip(self._output_names, outputs, strict=True))
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from glnet_rt._closing import Closing
 from glnet_rt.artifact import Artifact, model_name, stored_as
-from glnet_rt.backends.base import check_names, check_shape
+from glnet_rt.backends.base import check_names, check_shape, run_failed, session_closed
 from glnet_rt.contracts import Array
 from glnet_rt.cpu import cpu_name, cpu_sha256, usable_cores
 from glnet_rt.engine_cache import cache_root, model_sha256, write_atomically
@@ -63,21 +63,11 @@ class OpenVinoBackend(Closing):
         """[B, S, S, 3] uint8 -> name -> array; see `Backend.infer`."""
         with self._turn:
             if self._compiler is None:
-                raise BackendError(
-                    "the openvino session is closed",
-                    got="infer() after close()",
-                    expected="an open session",
-                    fix="load the artifact again: glnet_rt.load()",
-                )
+                raise session_closed("openvino")
             try:
                 parts = self._run(self._compiler, crops)
             except RuntimeError as error:
-                raise BackendError(
-                    "OpenVINO failed while running the model",
-                    got=f"batch {list(crops.shape)}: {error}",
-                    expected=f"a batch [B, {', '.join(map(str, self._compiler.spec.crop_shape))}]",
-                    fix="use a smaller batch if memory ran out; else export the artifact again",
-                ) from error
+                raise run_failed("OpenVINO", crops, self._compiler.spec, error) from error
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def close(self) -> None:
@@ -201,7 +191,7 @@ def _import_openvino() -> Any:
         raise MissingDependencyError(
             "the openvino backend needs the package openvino",
             got=str(error),
-            expected="openvino >= 2024.4",
+            expected="openvino >= 2025.0",
             fix="pip install openvino",
         ) from error
     return openvino

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from glnet_rt._closing import Closing
 from glnet_rt.artifact import Artifact
-from glnet_rt.backends.base import check_names
+from glnet_rt.backends.base import check_names, session_closed
 from glnet_rt.backends.cuda.binding import Binding, open_binding
 from glnet_rt.backends.cuda.host_session import HostSession
 from glnet_rt.backends.device import find_gpu
@@ -72,12 +72,7 @@ class TensorRTBackend(Closing):
         """[B, S, S, 3] uint8 -> name -> array; see `Backend.infer`."""
         session = self._session
         if session is None:
-            raise BackendError(
-                f"the {self.name} session is closed",
-                got="infer() after close()",
-                expected="an open session",
-                fix="load the artifact again: glnet_rt.load()",
-            )
+            raise session_closed(self.name)
         return self._thread.submit(session.infer, normalise(crops, self._spec)).result()
 
     def close(self) -> None:

@@ -200,7 +200,7 @@ def test_gates_of_a_learned_network_are_millimetres() -> None:
 
 
 def test_what_is_made_of_a_model_is_allowed_only_where_it_passes() -> None:
-    """bf16 that breaks its gate costs the artifact nothing: the run time just does not choose it."""
+    """bf16 that breaks its gate costs an artifact nothing: the run time does not choose it."""
     row = {"pixels": OWN, "crops_of": "held-out", "backend": "openvino", "batch": 1}
     worse = {**row, "precision": "bf16", "pa_mpjpe_change_mm": 1.2}
     assert gate_failures([worse], "bf16") == [
