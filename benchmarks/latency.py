@@ -3,7 +3,7 @@
 Three tables. *Frames*: crop, network, decoding to vertices, for every backend, precision and number
 of people, each in a process of its own that also tells cold start and memory; decoding the video is
 not inside. *Stages*: each stage beside the ways it is usually done, in turns in one process.
-*Network*: the same for one inference. Pictures are 1920x1080 noise: no stage profits from flat ones.
+*Network*: the same for one inference. Pictures are 1920x1080 noise; none of it is flat.
 
     python -m benchmarks.latency --quick                                 # a look, nothing written
     python -m benchmarks.latency --compare old.json --fail-regress 5     # exit code 3 where slower
