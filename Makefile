@@ -100,7 +100,7 @@ $(VENV)/.torch: $(VENV)/.made
 
 $(VENV)/.test: $(VENV)/.torch $(VENV)/.runtime
 	@echo "== what training, export and the tests need"
-	@$(PIP) install -e ".[cuda,train,export,dev,oracles]"
+	@$(PIP) install -e ".[openvino,cuda,train,export,dev,oracles]"
 	@touch $@
 
 # Builds engines for GPUs that are not here. Where there is no wheel of it, its tests are skipped.

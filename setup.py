@@ -54,7 +54,7 @@ DEV = [
     "wheel",
 ]
 # The reference that our skinning is tested against. Its licence forbids commercial use, so nothing
-# but a test may import it, and it is an extra of its own.
+# but tests and benchmarks may import it, and it is an extra of its own.
 ORACLES = ["smplx>=0.1.28"]
 
 # NVRTC must have the major version of cuda-bindings, and the driver must know that version: CUDA 13
@@ -65,6 +65,7 @@ PYCUDA = ["pycuda>=2024.1"]
 # Plain TensorRT wants a GPU to build engines with, TensorRT for RTX does not: the tests build real
 # engines with that version.
 TENSORRT = ["tensorrt>=10.3"]
+OPENVINO = ["openvino>=2025.0"]
 RTX = ["tensorrt-rtx==1.7.1.116"]
 
 setup(
@@ -86,6 +87,7 @@ setup(
         "cuda": CUDA,
         "cuda12": CUDA12,
         "pycuda": PYCUDA,
+        "openvino": OPENVINO,
         "tensorrt": TENSORRT,
         "rtx": RTX,
         "train": TRAIN,

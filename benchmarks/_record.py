@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from export.machine import cpu_name
+from glnet_rt.cpu import cpu_name, usable_cores
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("numpy", "numba", "opencv-python-headless", "onnxruntime", "torch")
+PACKAGES = ("numpy", "numba", "opencv-python-headless", "onnxruntime", "openvino", "torch")
 
 
 def record() -> dict[str, Any]:
@@ -28,13 +28,23 @@ def record() -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "machine": {
             "cpu": cpu_name(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": usable_cores(),
+            "governor": governor(),
+            "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
             "system": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(),
             "load_before": round(os.getloadavg()[0], 2),
         },
         "versions": {name: version(name) for name in PACKAGES},
     }
+
+
+def governor() -> str:
+    """How the first core's clock is set, such as `performance`; empty where Linux does not tell."""
+    try:
+        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
+    except OSError:
+        return ""
 
 
 def commit() -> str:

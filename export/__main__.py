@@ -17,9 +17,10 @@ import onnx
 from export.build import CALIBRATED, Source, build, write
 from export.crops import read_crops, rendered_people
 from export.graph import build_graph
-from export.parity import GATES, markdown
+from export.parity import markdown
 from export.random_network import random_preset
 from export.sensitivity import sensitivity, table
+from glnet_rt.artifact import PRECISIONS
 from glnet_rt.body_model import BodyModel
 from glnet_rt.cli.common import Exit, exit_code
 from glnet_rt.decode import check_same_body
@@ -109,9 +110,9 @@ def add_source_options(parser: argparse.ArgumentParser, weights: Path | None = N
 def precisions(text: str) -> tuple[str, ...]:
     """`fp32,int8` -> its names, each once."""
     names = tuple(dict.fromkeys(text.split(",")))
-    unknown = [name for name in names if name not in GATES]
+    unknown = [name for name in names if name not in PRECISIONS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: choose of {', '.join(GATES)}")
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: choose of {', '.join(PRECISIONS)}")
     return names
 
 

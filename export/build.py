@@ -20,7 +20,6 @@ from export.fp8 import quantised_fp8
 from export.graph import OPSET, build_graph, serialised
 from export.half import halved
 from export.int8 import quantised, quantised_by_default
-from export.machine import cpu_name
 from export.packing import harm_of_rounding, pack_into, store_in_half
 from export.parity import PROBES, Judged, at_the_same_pixels, failures, judge, times
 from glnet_rt.artifact import (
@@ -35,6 +34,7 @@ from glnet_rt.artifact import (
 )
 from glnet_rt.body_model import BodyModel
 from glnet_rt.contracts import NetOutput
+from glnet_rt.cpu import cpu_name
 from glnet_rt.errors import ContractError
 from glnet_rt.probe import Probe
 from train.model.glnet import GLNet
@@ -146,7 +146,7 @@ def build(
         write(draft, manifest, files, {}, list(models))
         artifact = Artifact.open(draft)
         rows, tolerances, not_run = judge(artifact, source.body, judged)
-        taken = times(artifact, judged.images[:1])
+        taken = times(artifact, judged.bgr[:1])
     rows += [
         at_the_same_pixels(source.model, source.body, proto, judged, name)
         for name, proto in models.items()

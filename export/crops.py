@@ -36,8 +36,8 @@ class Crops:
     joints: Array | None = None
 
     def images(self, spec: NetSpec) -> Array:
-        """[N, 3, S, S] float32, normalised as every live crop is."""
-        return np.stack([normalise(crop, spec) for crop in self.bgr])
+        """[N, 3, S, S] float32, normalised as the models take it."""
+        return normalise(self.bgr, spec)
 
 
 def read_crops(source: Path, body: BodyModel, spec: NetSpec, count: int) -> Crops:

@@ -14,7 +14,7 @@ import onnx
 
 from export.crops import Crops
 from export.graph import run_graph, run_torch, winners_of
-from glnet_rt.artifact import Artifact
+from glnet_rt.artifact import MADE_OF, Artifact
 from glnet_rt.backends import BACKENDS
 from glnet_rt.backends.base import Backend, run
 from glnet_rt.body_model import BodyModel
@@ -98,6 +98,7 @@ GATES = {
     "int8": Gate(pa_mpjpe_mm=1.0, noise=3.0),
     "fp8": Gate(pa_mpjpe_mm=1.0, noise=3.0),
     "packed": Gate(1.0, 5.0, noise=0.5),
+    "bf16": Gate(pa_mpjpe_mm=1.0, noise=3.0),
 }
 
 
@@ -106,12 +107,14 @@ class Judged:
     """What every precision is judged on: crops, and what the trained network says of them.
 
     Attributes:
-        images: [N, 3, S, S] float32.
+        bgr: [N, S, S, 3] uint8, as backends take them.
+        images: [N, 3, S, S] float32, the same as the models take them.
         reference: torch's outputs in float32.
         bodies: of the reference.
         joints: [N, 24, 3] ground truth, or None.
     """
 
+    bgr: Array
     images: Array
     reference: Mapping[str, Array]
     bodies: BodyArrays
@@ -123,7 +126,7 @@ class Judged:
         spec = model.config.spec
         images = crops.images(spec)
         reference = run_torch(model, images)
-        return cls(images, reference, decoded(body, spec, reference), crops.joints)
+        return cls(crops.bgr, images, reference, decoded(body, spec, reference), crops.joints)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,9 +229,9 @@ def noise(outputs: Mapping[str, Array], reference: Mapping[str, Array]) -> float
     return worst
 
 
-def run_backend(session: Backend, images: Array, spec: NetSpec, batch: int) -> dict[str, Array]:
+def run_backend(session: Backend, bgr: Array, spec: NetSpec, batch: int) -> dict[str, Array]:
     """Outputs of an open session, `batch` crops at a time."""
-    parts = [run(session, images[i : i + batch], spec) for i in range(0, len(images), batch)]
+    parts = [run(session, bgr[i : i + batch], spec) for i in range(0, len(bgr), batch)]
     return {name: np.concatenate([getattr(p, name) for p in parts]) for name in spec.output_shapes}
 
 
@@ -238,12 +241,13 @@ def judge(
     """Every precision of an artifact on every backend that works here, at every batch size.
 
     Returns:
-        Rows of the report; precision -> what its self-test allows; what could not run, and why.
+        Rows of the report; precision -> what its self-test allows; what could not run, and why. A
+        precision that is no model of its own, and breaks its gate, is told there and not allowed.
     """
     rows, missing = [], []
     tolerances: dict[str, dict[str, float]] = {}
     for kind in BACKENDS:
-        for precision in artifact.manifest.precisions:
+        for precision in artifact.manifest.computable:
             told = {"precision": precision, "backend": kind.name}
             if precision not in kind.precisions:
                 continue
@@ -254,14 +258,33 @@ def judge(
                 continue
             with session:
                 for batch in BATCHES:
-                    outputs = run_backend(session, judged.images, artifact.spec, batch)
+                    outputs = run_backend(session, judged.bgr, artifact.spec, batch)
                     found = compare(body, artifact.spec, outputs, judged)
                     told |= {"batch": batch, "pixels": OWN}
                     rows.append({**told, "crops_of": HELD_OUT, **found.row()})
                     rows.append({**told, "crops_of": PROBE, **found.row(slice(PROBES))})
                     tolerances[precision] = widest(tolerances.get(precision), found.tolerance())
     tolerances |= {"fp32": dict.fromkeys(("mean_mm", "max_mm", "transl_mm"), FLOAT32_MM)}
+    for precision in MADE_OF:
+        broken = gate_failures(rows, precision) if judged.joints is not None else ["no labels"]
+        if precision in tolerances and broken:
+            del tolerances[precision]
+            missing += [
+                {"precision": precision, "backend": row["backend"], "reason": "; ".join(broken)}
+                for row in rows
+                if row["precision"] == precision and row["batch"] == 1
+            ][:1]
     return rows, tolerances, missing
+
+
+def gate_failures(rows: Sequence[Mapping[str, Any]], precision: str) -> list[str]:
+    """What broke the gate of one precision on held-out crops."""
+    return [
+        f"{row['precision']} on {row['backend']} at batch {row['batch']}: {failure}"
+        for row in rows
+        if row["precision"] == precision and row["pixels"] == OWN and row["crops_of"] == HELD_OUT
+        for failure in GATES[precision].failures(row)
+    ]
 
 
 def widest(a: dict[str, float] | None, b: dict[str, float]) -> dict[str, float]:
@@ -281,7 +304,7 @@ def at_the_same_pixels(
     outputs = run_graph(proto, spec, judged.images, max(BATCHES), (winners,))
     reference = run_torch(model, judged.images, outputs.pop(winners))
     bodies = decoded(body, spec, reference)
-    there = Judged(judged.images, reference, bodies, judged.joints)
+    there = Judged(judged.bgr, judged.images, reference, bodies, judged.joints)
     return {
         "precision": precision,
         "backend": "onnxruntime",
@@ -293,7 +316,7 @@ def at_the_same_pixels(
     }
 
 
-def times(artifact: Artifact, image: Array) -> list[dict[str, Any]]:
+def times(artifact: Artifact, crop: Array) -> list[dict[str, Any]]:
     """Milliseconds of one crop on one thread, runs of all precisions interleaved; over fp32's.
 
     CPU time where the CPU computes, wall time elsewhere.
@@ -303,7 +326,7 @@ def times(artifact: Artifact, image: Array) -> list[dict[str, Any]]:
     rows = []
     for kind in BACKENDS:
         sessions: dict[str, Backend] = {}
-        for precision in artifact.manifest.precisions:
+        for precision in artifact.manifest.computable:
             if precision in kind.precisions:
                 try:
                     sessions[precision] = kind.open(artifact, precision, threads=1)
@@ -311,7 +334,7 @@ def times(artifact: Artifact, image: Array) -> list[dict[str, Any]]:
                     continue  # told by `judge`
         if "fp32" in sessions:
             on_cpu = kind.name in CPU_BACKENDS
-            medians = interleaved_ms(sessions, image, cpu_time=on_cpu)
+            medians = interleaved_ms(sessions, crop, cpu_time=on_cpu)
             rows += [
                 {
                     "backend": kind.name,
@@ -327,7 +350,7 @@ def times(artifact: Artifact, image: Array) -> list[dict[str, Any]]:
 
 
 def interleaved_ms(
-    sessions: Mapping[str, Backend], image: Array, *, cpu_time: bool
+    sessions: Mapping[str, Backend], crop: Array, *, cpu_time: bool
 ) -> dict[str, float]:
     """Median CPU or wall time of each session, the first run of each left out."""
     clock_ns = time.process_time_ns if cpu_time else time.perf_counter_ns
@@ -335,7 +358,7 @@ def interleaved_ms(
     for _ in range(TIMED_RUNS + 1):
         for name, session in sessions.items():
             started = clock_ns()
-            session.infer(image)
+            session.infer(crop)
             taken[name].append((clock_ns() - started) / 1e6)
     return {name: statistics.median(values[1:]) for name, values in taken.items()}
 
@@ -348,13 +371,15 @@ def failures(
     Args:
         learned: False judges a random network, by its noise at the same pixels alone.
     """
-    broken = []
-    for row in rows:
-        gate, where = GATES[row["precision"]], f"{row['precision']} on {row['backend']}"
-        if learned and row["pixels"] == OWN and row["crops_of"] == HELD_OUT:
-            broken += [f"{where} at batch {row['batch']}: {f}" for f in gate.failures(row)]
-        if not learned and row["pixels"] == SAME:
-            broken += [f"{where}: {f}" for f in gate.noise_failures(row)]
+    if learned:
+        broken = [failure for p in precisions for failure in gate_failures(rows, p)]
+    else:
+        broken = [
+            f"{row['precision']} on {row['backend']}: {failure}"
+            for row in rows
+            if row["pixels"] == SAME
+            for failure in GATES[row["precision"]].noise_failures(row)
+        ]
     judged = {row["precision"] for row in rows if row["pixels"] == OWN}
     return broken + [f"{p} ran on no backend here" for p in precisions if p not in judged]
 

@@ -34,6 +34,8 @@ from glnet_rt.spec import NetSpec
 
 SCHEMA_VERSION = 2
 PRECISIONS = ("fp32", "fp16", "int8", "fp8", "packed")
+# Precisions that are no model of their own: what computes in them -> the model it is made of.
+MADE_OF = {"bf16": "fp32"}
 MANIFEST, BODY, PROBE, PARITY = "manifest.json", "body.npz", "probe.npz", "parity.json"
 DEFAULT_PATH = Path(__file__).parent / "assets" / "default.glnet"
 
@@ -45,6 +47,11 @@ _EXPORT_AGAIN = "export the artifact again with this version of glnet-rt"
 def model_name(precision: str) -> str:
     """File name of the ONNX model of one precision, such as `model.fp32.onnx`."""
     return f"model.{precision}.onnx"
+
+
+def stored_as(precision: str) -> str:
+    """The precision whose model is read to compute in this one, most often itself."""
+    return MADE_OF.get(precision, precision)
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,11 @@ class Manifest:
     calibration_sha256: str = ""
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def computable(self) -> tuple[str, ...]:
+        """Precisions that a backend may compute in: of the models, and what is made of them."""
+        return (*self.precisions, *(p for p, of in MADE_OF.items() if of in self.precisions))
 
     @property
     def required_files(self) -> set[str]:

@@ -20,6 +20,9 @@ from glnet_rt.skeleton import H36M_17, LSP_FROM_H36M, NUM_JOINTS, SMPL_PARENTS
 
 _PARENTS = np.array(SMPL_PARENTS, np.int64)
 _FASTMATH = {"contract", "arcp", "nsz", "reassoc"}
+DENSE = 0.25  # share of pose blendshapes that are not zero, above which they are kept whole
+PADDED_FEATURES = 208  # 207 and a zero: a multiple of 16, which needs no remainder
+LARGEST_STEP = 32767
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +65,8 @@ class BodyModel:
         self.num_betas = self.shapedirs.shape[2]
         self._influences = _compact_weights(self.lbs_weights)
         self._pose_runs = _compact_posedirs(self.posedirs)
+        dense = self._pose_runs[2].size > DENSE * self.posedirs.size
+        self._pose_steps = _round_posedirs(self.posedirs) if dense else None
         self.rest_template, self.rest_dirs = self._rest_basis()
         self._coco = None if self.coco_regressor is None else _Regressor(self.coco_regressor)
         self._h36m = None if self.J_regressor_h36m is None else _Regressor(self.J_regressor_h36m)
@@ -118,7 +123,10 @@ class BodyModel:
         joints += shift[:, None]
         vertices = np.empty((len(betas), *self.v_template.shape), np.float32)
         _shape(self.v_template, self.shapedirs, betas, vertices)
-        _bend(*self._pose_runs, _pose_features(rotmats), vertices)
+        if self._pose_steps is None:
+            _bend(*self._pose_runs, _pose_features(rotmats), vertices)
+        else:
+            _bend_dense(*self._pose_steps, _pose_features(rotmats), vertices)
         _skin(*self._influences, _joint_maps(world, rest, joints), vertices)
         return BodyOutput(vertices, joints)
 
@@ -293,10 +301,27 @@ def _compact_posedirs(posedirs: Array) -> tuple[Array, Array, Array]:
     return first, runs, np.concatenate([np.zeros(0, np.float32), *values])
 
 
+def _round_posedirs(posedirs: Array) -> tuple[Array, Array]:
+    """Pose blendshapes as int16, half the bytes: SMPL's 17 MB are what posing one body waits for.
+
+    Returns:
+        values: [V, 3, 208] int16, the last 0.
+        step: [V] float32, m; what one is of each vertex. Rounding moves no vertex by more than
+            half a step times the sum of the features' sizes.
+    """
+    largest = np.abs(posedirs).max(axis=(1, 2))
+    step = np.where(largest > 0, largest / LARGEST_STEP, 1).astype(np.float32)
+    values = np.zeros((len(posedirs), 3, PADDED_FEATURES), np.int16)
+    values[:, :, :NUM_POSE_FEATURES] = np.rint(posedirs / step[:, None, None])
+    return values, step
+
+
 def _pose_features(rotmats: Array) -> Array:
-    """[B, 207] float32: R - I of joints 1..23, row by row."""
+    """[B, 208] float32: R - I of joints 1..23, row by row, and a zero."""
+    features = np.zeros((len(rotmats), PADDED_FEATURES), np.float32)
     change = rotmats[:, 1:] - np.eye(3, dtype=np.float32)
-    return change.reshape(len(rotmats), NUM_POSE_FEATURES)
+    features[:, :NUM_POSE_FEATURES] = change.reshape(len(rotmats), NUM_POSE_FEATURES)
+    return features
 
 
 def _joint_maps(world: Array, rest: Array, joints: Array) -> Array:
@@ -369,6 +394,44 @@ def _bend(first, runs, values, features, out):  # type: ignore[no-untyped-def]
             out[b, v, 0] += x
             out[b, v, 1] += y
             out[b, v, 2] += z
+
+
+@nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)
+def _bend_dense(values, step, features, out):  # type: ignore[no-untyped-def]
+    """The same from `_round_posedirs`; people go in pairs, which share the widened weights."""
+    people = out.shape[0]
+    for v in range(out.shape[1]):
+        weights = values[v]
+        for b in range(0, people - 1, 2):
+            one, two = features[b], features[b + 1]
+            x = y = z = p = q = r = np.float32(0.0)
+            for k in range(PADDED_FEATURES):
+                in_x, in_y = np.float32(weights[0, k]), np.float32(weights[1, k])
+                in_z = np.float32(weights[2, k])
+                x += in_x * one[k]
+                y += in_y * one[k]
+                z += in_z * one[k]
+                p += in_x * two[k]
+                q += in_y * two[k]
+                r += in_z * two[k]
+            _move(out[b, v], step[v], x, y, z)
+            _move(out[b + 1, v], step[v], p, q, r)
+        if people % 2:
+            last = features[people - 1]
+            x = y = z = np.float32(0.0)
+            for k in range(PADDED_FEATURES):
+                x += np.float32(weights[0, k]) * last[k]
+                y += np.float32(weights[1, k]) * last[k]
+                z += np.float32(weights[2, k]) * last[k]
+            _move(out[people - 1, v], step[v], x, y, z)
+
+
+@nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)
+def _move(point, step, x, y, z):  # type: ignore[no-untyped-def]
+    """Move a point by as many steps each way."""
+    point[0] += step * x
+    point[1] += step * y
+    point[2] += step * z
 
 
 @nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)

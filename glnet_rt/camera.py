@@ -17,6 +17,7 @@ Letters: B people, N points each.
 
 from __future__ import annotations
 
+import numba as nb
 import numpy as np
 
 from glnet_rt.contracts import Array
@@ -204,17 +205,15 @@ def fit_translation(
         ContractError: a scale is not positive or not finite.
     """
     expected = pelvis_depth(camera_scale, focal)
-    focal = np.asarray(focal)
-    lens = focal[:, None, :] if focal.ndim else focal
-    rays = (keypoints_uv + offset[:, None, :]) / lens
-    metres = joints[..., :2] - rays * joints[..., 2:]
-    spread = (rays - rays.mean(1, keepdims=True)) * lens  # in crop sides, as the error is
-    apart = (metres - metres.mean(1, keepdims=True)) * lens
-    normal = np.square(spread).sum((1, 2)) + DEPTH_TRUST
-    z = ((spread * apart).sum((1, 2)) + DEPTH_TRUST * expected) / normal
-    z = np.clip(z, 0.5 * expected, 2.0 * expected)
-    xy = (rays * z[:, None, None] - metres).mean(1)
-    return np.concatenate([xy, z[:, None]], axis=-1)
+    pelvis = np.empty((len(joints), 3))
+    _fit_translations(
+        np.ascontiguousarray(joints, np.float64),
+        keypoints_uv + offset[:, None, :],
+        expected,
+        np.broadcast_to(np.asarray(focal, np.float64), (len(joints), 2)),
+        pelvis,
+    )
+    return pelvis
 
 
 def project(points: Array, K: Array) -> Array:
@@ -262,3 +261,37 @@ def fit_camera_scale(
         )
     depth = (weights[..., None] * spread * metres).sum((1, 2)) / normal
     return focal / np.maximum(depth, MIN_DEPTH_M)
+
+
+@nb.njit(cache=True, nogil=True)
+def _fit_translations(
+    joints: Array, slopes: Array, expected: Array, focal: Array, pelvis: Array
+) -> None:
+    """Solve every person's least squares for the pelvis [B, 3].
+
+    Args:
+        joints: [B, N, 3], m, relative to the pelvis.
+        slopes: [B, N, 2]: keypoints plus offset, crop sides.
+        expected: [B], m, depth by the camera scale.
+        focal: [B, 2].
+    """
+    count = joints.shape[1]
+    for b in range(len(joints)):
+        normal, right = DEPTH_TRUST, DEPTH_TRUST * expected[b]
+        means = np.zeros((2, 2))  # per axis, of rays and of metres
+        for axis in range(2):
+            lens = focal[b, axis]
+            for k in range(count):
+                ray = slopes[b, k, axis] / lens
+                means[axis, 0] += ray / count
+                means[axis, 1] += (joints[b, k, axis] - ray * joints[b, k, 2]) / count
+            for k in range(count):
+                ray = slopes[b, k, axis] / lens
+                metres = joints[b, k, axis] - ray * joints[b, k, 2]
+                spread = (ray - means[axis, 0]) * lens  # in crop sides, as the error is
+                normal += spread * spread
+                right += spread * (metres - means[axis, 1]) * lens
+        z = min(max(right / normal, 0.5 * expected[b]), 2.0 * expected[b])
+        for axis in range(2):
+            pelvis[b, axis] = means[axis, 0] * z - means[axis, 1]
+        pelvis[b, 2] = z

@@ -136,7 +136,7 @@ class Crop:
     """One person, cut out of a frame and ready for the network.
 
     Attributes:
-        pixels: [3, S, S] float32, RGB, normalised by the NetSpec's mean and std.
+        pixels: [S, S, 3] uint8, BGR.
         crop_from_image: [2, 3] float64, affine, image px -> crop px (pixel centres on integers).
         bbox_xyxy: [4] float64, the person's box as given, edges in image px.
         center_px: [2] float64, centre of the square, image px (pixel centres on integers).
@@ -152,7 +152,7 @@ class Crop:
     frame_id: int = 0
 
     def __post_init__(self) -> None:
-        check_array("crop.pixels", self.pixels, (3, None, None), np.float32)
+        check_array("crop.pixels", self.pixels, (None, None, 3), np.uint8)
         check_array("crop.crop_from_image", self.crop_from_image, (2, 3), np.float64, finite=True)
         check_array("crop.bbox_xyxy", self.bbox_xyxy, (4,), np.float64, finite=True)
         check_array("crop.center_px", self.center_px, (2,), np.float64, finite=True)

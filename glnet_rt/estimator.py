@@ -45,16 +45,20 @@ def load(
     precision: str = "auto",
     body: str | Path | BodyModel | None = None,
     threads: int | None = None,
+    tune: bool | None = None,
 ) -> Estimator:
     """Open an artifact, verify it, and choose what runs it.
 
     Args:
         artifact: a `.glnet` file or folder; None for the one that comes with the package.
         backend: a name, which never falls back, or `auto` for the first that works here.
-        precision: `fp32`, `fp16`, `int8`, `fp8`, `packed`, or `auto` for the fastest at export.
+        precision: `fp32`, `fp16`, `bf16`, `int8`, `fp8`, `packed`, or `auto` for the fastest.
         body: an SMPL-format body file, or a loaded body; None for the artifact's own. It must be
             the body the weights were trained on.
         threads: CPU threads for one inference; None leaves it to the backend.
+        tune: True measures here, in about three seconds, which backend, precision and number of
+            threads is the fastest, and remembers it; None takes what was remembered; False, and
+            where nothing was, takes the order that export recorded.
 
     Raises:
         ArtifactError: the artifact or the body is missing, damaged or changed.
@@ -67,7 +71,7 @@ def load(
     elif not isinstance(body, BodyModel):
         body = BodyModel.load(body)
     decoder = Decoder(body, opened.spec)
-    chosen, attempts = backends.select(opened, backend, precision, threads=threads)
+    chosen, attempts = backends.select(opened, backend, precision, threads=threads, tune=tune)
     return Estimator(opened, chosen, decoder, attempts)
 
 
@@ -135,6 +139,20 @@ class Estimator(Closing):
             timings_ms=timings.ms,
         )
 
+    def warm_up(self, people: int = 1) -> None:
+        """Run everything once, on grey pictures, so that the first frame is as quick as others.
+
+        Args:
+            people: most of them in a frame; what runs several is compiled for the first time here.
+
+        Raises:
+            BackendError: the network failed, or the estimator is closed.
+        """
+        size = self.spec.input_size
+        grey = np.full((size, size, 3), backends.GREY, np.uint8)
+        for count in sorted({1, min(people, MAX_BATCH)}):
+            self(grey, boxes=whole_image_box(grey)[None].repeat(count, axis=0))
+
     def people(self, frame: Frame, boxes: Array, timings: Timings) -> tuple[Person, ...]:
         """Crop, infer, decode: the chain on one frame, each step timed.
 
@@ -159,7 +177,7 @@ class Estimator(Closing):
         """Run crops through the network, when it is this thread's turn.
 
         Args:
-            batch: [B, 3, S, S] float32, as `crop.cut_crops` gives them, B from 1 to MAX_BATCH.
+            batch: [B, S, S, 3] uint8 BGR, as `crop.cut_crops` gives them, B from 1 to MAX_BATCH.
 
         Raises:
             BackendError: the network failed, or the estimator is closed.

@@ -178,15 +178,15 @@ def _add_keypoint(
                     hessian[columns[i], columns[j]] += scaled * values[j]
 
 
-@_jit
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
 def _solve(matrix: Array, vector: Array) -> None:
     """Cholesky in place: `vector` becomes the solution. The priors keep the matrix definite."""
     size = len(vector)
     for i in range(size):
         for j in range(i + 1):
-            total = matrix[i, j]
-            for k in range(j):
-                total -= matrix[i, k] * matrix[j, k]
+            upper, lower, total = matrix[j], matrix[i], matrix[i, j]
+            for k in range(j):  # along rows, whose sums the compiler may take in any order
+                total -= lower[k] * upper[k]
             matrix[i, j] = math.sqrt(total) if i == j else total / matrix[j, j]
     for i in range(size):
         for k in range(i):

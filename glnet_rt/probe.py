@@ -18,7 +18,6 @@ from glnet_rt.backends.base import Backend, run
 from glnet_rt.backends.registry import Attempt, open_each
 from glnet_rt.body_model import BodyModel
 from glnet_rt.contracts import Array, NetOutput, check_array
-from glnet_rt.crop import normalise
 from glnet_rt.decode import check_same_body, decode_arrays
 from glnet_rt.errors import ArtifactError, ContractError
 from glnet_rt.parity import Parity, Tolerance
@@ -38,10 +37,6 @@ class Probe:
 
     crops_bgr: Array
     output: NetOutput
-
-    def batch(self, spec: NetSpec) -> Array:
-        """[N, 3, S, S] float32, normalised as every live crop is."""
-        return np.stack([normalise(crop, spec) for crop in self.crops_bgr])
 
     def to_bytes(self, spec: NetSpec) -> bytes:
         """The content of `probe.npz`; the same probe gives the same bytes.
@@ -165,7 +160,7 @@ def compare(
     Raises:
         BackendError: the backend failed.
     """
-    output = run(backend, probe.batch(spec), spec)
+    output = run(backend, probe.crops_bgr, spec)
     vertices_mm, pelvises_mm = vertex_errors_mm(body, spec, output, probe.output)
     return VerifyReport(
         backend=backend.name,

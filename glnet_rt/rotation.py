@@ -6,6 +6,9 @@ the matrix, row by row: reshape(..., 3, 2), as SPIN and HMR lay it out.
 
 from __future__ import annotations
 
+import math
+
+import numba as nb
 import numpy as np
 
 from glnet_rt.contracts import Array
@@ -13,12 +16,9 @@ from glnet_rt.contracts import Array
 
 def rot6d_to_rotmat(rot6d: Array) -> Array:
     """Gram-Schmidt on two columns. Parallel or zero columns give no rotation matrix."""
-    columns = rot6d.reshape(*rot6d.shape[:-1], 3, 2)
-    first, second = columns[..., 0], columns[..., 1]
-    x = first / np.linalg.norm(first, axis=-1, keepdims=True)
-    second = second - (x * second).sum(-1, keepdims=True) * x
-    y = second / np.linalg.norm(second, axis=-1, keepdims=True)
-    return np.stack([x, y, np.cross(x, y)], axis=-1)
+    rotmats = np.empty((*rot6d.shape[:-1], 3, 3), rot6d.dtype)
+    _gram_schmidt(np.ascontiguousarray(rot6d).reshape(-1, 6), rotmats.reshape(-1, 3, 3))
+    return rotmats
 
 
 def rotmat_to_rot6d(rotmat: Array) -> Array:
@@ -83,3 +83,20 @@ def flip_rotmat(rotmat: Array) -> Array:
     """The rotation seen in a mirror that swaps left and right (x -> -x)."""
     sign = np.array([[1, -1, -1], [-1, 1, 1], [-1, 1, 1]], dtype=rotmat.dtype)
     return rotmat * sign
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _gram_schmidt(columns: Array, out: Array) -> None:
+    """[N, 6] -> [N, 3, 3], in float64; a column of no length gives NaN, as NumPy would."""
+    for i in range(len(columns)):
+        a, b, c = float(columns[i, 0]), float(columns[i, 2]), float(columns[i, 4])
+        length = math.sqrt(a * a + b * b + c * c)
+        a, b, c = a / length, b / length, c / length
+        d, e, f = float(columns[i, 1]), float(columns[i, 3]), float(columns[i, 5])
+        along = a * d + b * e + c * f
+        d, e, f = d - along * a, e - along * b, f - along * c
+        length = math.sqrt(d * d + e * e + f * f)
+        d, e, f = d / length, e / length, f / length
+        out[i, 0, 0], out[i, 0, 1], out[i, 0, 2] = a, d, b * f - c * e
+        out[i, 1, 0], out[i, 1, 1], out[i, 1, 2] = b, e, c * d - a * f
+        out[i, 2, 0], out[i, 2, 1], out[i, 2, 2] = c, f, a * e - b * d

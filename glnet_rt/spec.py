@@ -55,8 +55,13 @@ class NetSpec:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Shape of one input, [3, S, S] float32, RGB, normalised by `mean` and `std`."""
+        """Shape of one input of a model, [3, S, S] float32, RGB, normalised."""
         return (3, self.input_size, self.input_size)
+
+    @property
+    def crop_shape(self) -> tuple[int, int, int]:
+        """Shape of one crop, [S, S, 3] uint8, BGR, which backends normalise into such an input."""
+        return (self.input_size, self.input_size, 3)
 
     @property
     def output_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -535,7 +535,7 @@ class Bench:
 
     def batch(self, count: int, seed: int = 0) -> Array:
         rng = np.random.default_rng(seed)
-        return rng.normal(size=(count, *self.artifact.spec.input_shape)).astype(np.float32)
+        return rng.integers(0, 256, (count, *self.artifact.spec.crop_shape), np.uint8)
 
     def reference(self, batch: Array) -> Any:
         return tiny.run_reference(tiny.model(self.artifact.spec), batch, self.artifact.spec)

@@ -490,8 +490,8 @@ def test_parity_that_is_no_json_is_told(
 def test_the_probe_comes_back(tiny_artifact: Artifact) -> None:
     probe = Probe.read(tiny_artifact)
     assert len(probe.crops_bgr) == tiny.NUM_PROBES
-    batch = probe.batch(tiny_artifact.spec)
-    reference = tiny.run_reference(tiny.model(tiny_artifact.spec), batch, tiny_artifact.spec)
+    spec = tiny_artifact.spec
+    reference = tiny.run_reference(tiny.model(spec), probe.crops_bgr, spec)
     np.testing.assert_array_equal(probe.output.keypoints_uvd, reference.keypoints_uvd)
 
 

@@ -44,9 +44,9 @@ def session(tiny_artifact: Artifact) -> Any:
 
 
 def batch_of(artifact: Artifact, count: int, seed: int = 0) -> Array:
-    """[count, 3, S, S] float32 noise."""
+    """[count, S, S, 3] uint8 noise."""
     rng = np.random.default_rng(seed)
-    return rng.normal(size=(count, *artifact.spec.input_shape)).astype(np.float32)
+    return rng.integers(0, 256, (count, *artifact.spec.crop_shape), np.uint8)
 
 
 def with_model(tmp_path: Path, change: Callable[[onnx.GraphProto], object]) -> Artifact:
@@ -114,7 +114,7 @@ def test_a_closed_session_says_so(tiny_artifact: Artifact, assert_helpful: Check
 
 def test_batches_of_another_shape_are_refused(tiny_artifact: Artifact, session: Backend) -> None:
     spec, good = tiny_artifact.spec, batch_of(tiny_artifact, 1)
-    for batch in (good[0], good[:, :2], good[:, :, 1:], good.astype(np.float64), good[:0]):
+    for batch in (good[0], good[..., :2], good[:, :, 1:], good.astype(np.float32), good[:0]):
         with pytest.raises(ContractError, match="batch"):
             run(session, batch, spec)
     with pytest.raises(BackendError, match="failed while running"):
@@ -333,8 +333,8 @@ class _Adapter:
     def open(cls, artifact: Artifact, precision: str, *, threads: int | None) -> _Adapter:
         return cls(OnnxRuntimeBackend.open(artifact, precision, threads=threads))
 
-    def infer(self, batch: Array) -> Mapping[str, Array]:
-        return self.inner.infer(batch)
+    def infer(self, crops: Array) -> Mapping[str, Array]:
+        return self.inner.infer(crops)
 
     def close(self) -> None:
         self.closed = True
@@ -358,7 +358,7 @@ class _OpensOnly(_Adapter):
     name = "opens_only"
     opened: ClassVar[list[_Adapter]] = []
 
-    def infer(self, batch: Array) -> Mapping[str, Array]:
+    def infer(self, crops: Array) -> Mapping[str, Array]:
         raise BackendError("the device is lost", got="code 7", expected="0", fix="restart it")
 
 
@@ -367,8 +367,8 @@ class _DropsACrop(_Adapter):
 
     name = "drops"
 
-    def infer(self, batch: Array) -> Mapping[str, Array]:
-        return {name: array[1:] for name, array in self.inner.infer(batch).items()}
+    def infer(self, crops: Array) -> Mapping[str, Array]:
+        return {name: array[1:] for name, array in self.inner.infer(crops).items()}
 
 
 class _NotInstalled(_Adapter):
@@ -484,7 +484,7 @@ def test_onnxruntime_missing_gives_the_pip_command(tiny_path: Path) -> None:
     """In a process of its own, where importing onnxruntime fails."""
     code = f"""
 import sys
-sys.modules["onnxruntime"] = None
+sys.modules["onnxruntime"] = sys.modules["openvino"] = None
 from glnet_rt import MissingDependencyError, BackendError, backends
 from glnet_rt.artifact import Artifact
 artifact = Artifact.open({str(tiny_path)!r})

@@ -127,6 +127,28 @@ class TestSkinning:
         np.testing.assert_allclose(output.vertices, vertices, rtol=0, atol=2e-5)
         np.testing.assert_allclose(output.joints, joints, rtol=0, atol=2e-5)
 
+    @pytest.mark.parametrize("batch", [0, 1, 2, 3, 8])
+    def test_dense_pose_blendshapes_are_rounded_to_a_hundredth_of_a_millimetre(
+        self, tmp_path, batch
+    ):
+        """With blendshapes of SMPL's size, poses as wild as people's, even and odd batches."""
+        arrays = fake_smpl(count=200)
+        arrays["posedirs"] *= 0.3  # 3 mm per feature
+        model = BodyModel.load(save_npz(tmp_path / "dense.npz", arrays))
+        assert model._pose_steps is not None
+        betas, rotvecs, transl = random_inputs(batch, spread=0.4)
+        rotmats = rotvec_to_rotmat(rotvecs)
+        kept, model._pose_steps = model._pose_steps, None
+        exact = model(betas, rotmats, transl).vertices
+        model._pose_steps = kept
+        rounded = model(betas, rotmats, transl).vertices
+        if batch:
+            assert np.abs(rounded - exact).max() < 5.4e-6
+            assert np.abs(rounded - exact).max() > 0
+
+    def test_sparse_pose_blendshapes_stay_as_they_are(self, body):
+        assert body._pose_steps is None, "ours move a vertex by two joints: no bytes to save"
+
     def test_output_is_float32_and_a_batch_of_none_is_empty(self, body):
         output = body(np.zeros((0, 10)), np.zeros((0, 24, 3)))
         assert output.vertices.shape == (0, len(body.v_template), 3)

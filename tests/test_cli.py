@@ -303,10 +303,11 @@ def test_verify(tiny_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, told = call_json(capsys, "verify", "--artifact", tiny_path)
     assert code == 0
     assert told["passed"]
-    (report,) = told["reports"]
-    assert (report["backend"], report["precision"]) == ("onnxruntime", "fp32")
-    assert report["max_mm"] <= report["tolerance"]["max_mm"]
-    assert all(attempt["backend"] == "tensorrt" for attempt in told["rejected"])
+    assert told["reports"][-1]["backend"] == "onnxruntime"
+    for report in told["reports"]:
+        assert report["precision"] == "fp32"
+        assert report["max_mm"] <= report["tolerance"]["max_mm"]
+    assert all(attempt["backend"] != "onnxruntime" for attempt in told["rejected"])
     assert call("verify", "--artifact", tiny_path) == 0
     assert "passed" in capsys.readouterr().out
 
@@ -328,18 +329,18 @@ def test_verify_that_fails_ends_with_3(tmp_path: Path, capsys: pytest.CaptureFix
     code, told = call_json(capsys, "verify", "--artifact", bad)
     assert code == 3
     assert not told["passed"]
-    (report,) = told["reports"]
-    assert report["max_mm"] > report["tolerance"]["max_mm"]
+    for report in told["reports"]:
+        assert report["max_mm"] > report["tolerance"]["max_mm"]
 
 
 def test_doctor(tiny_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, told = call_json(capsys, "doctor", "--artifact", tiny_path)
     assert code == 0
     assert told["packages"]["numpy"] == np.__version__
-    assert any("chosen onnxruntime" in line for line in told["estimator"])
+    assert sum(line.startswith("chosen ") for line in told["estimator"]) == 1
     assert call("doctor", "--artifact", tiny_path) == 0
     out = capsys.readouterr().out
-    assert "chosen onnxruntime" in out
+    assert "  chosen " in out
     assert f"numpy {np.__version__}" in out
 
 

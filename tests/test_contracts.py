@@ -116,7 +116,7 @@ def test_a_frame_does_not_change() -> None:
 # -- crops ----------------------------------------------------------------------------------------
 
 CROP: dict[str, Any] = {
-    "pixels": np.zeros((3, 8, 8), np.float32),
+    "pixels": np.zeros((8, 8, 3), np.uint8),
     "crop_from_image": np.array([[1.0, 0, 0], [0, 1, 0]]),
     "bbox_xyxy": np.array([0.0, 0, 8, 8]),
     "center_px": np.array([3.5, 3.5]),
@@ -127,8 +127,8 @@ CROP: dict[str, Any] = {
 @pytest.mark.parametrize(
     "change",
     [
-        {"pixels": np.zeros((1, 8, 8), np.float32)},
-        {"pixels": np.zeros((3, 8, 8))},
+        {"pixels": np.zeros((8, 8, 1), np.uint8)},
+        {"pixels": np.zeros((8, 8, 3), np.float32)},
         {"crop_from_image": np.eye(3)},
         {"crop_from_image": np.full((2, 3), np.inf)},
         {"bbox_xyxy": np.array([0.0, 0, 8])},

@@ -115,7 +115,7 @@ def make_scene(
 def make_crop(box: Array, spec: NetSpec) -> Crop:
     center_px, side_px = square_around(box, spec.box_scale)
     affine = crop_from_image_affine(center_px, side_px, spec.input_size)
-    return Crop(np.zeros(spec.input_shape, np.float32), affine, box, center_px, side_px)
+    return Crop(np.zeros(spec.crop_shape, np.uint8), affine, box, center_px, side_px)
 
 
 @pytest.mark.parametrize("representation", ["decomposed", "direct"])

@@ -85,11 +85,11 @@ IMPORT_NAMES = {
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("glnet_rt", ("cuda", "pycuda")),
+        ("glnet_rt", ("openvino", "cuda", "pycuda")),
         ("train", ("train",)),
         ("export", ("export", "fp8")),
-        ("benchmarks", ("train", "export", "dev")),
-        ("tests", ("cuda", "rtx", "train", "export", "dev", "oracles")),
+        ("benchmarks", ("train", "export", "dev", "oracles")),
+        ("tests", ("openvino", "cuda", "rtx", "train", "export", "dev", "oracles")),
     ],
 )
 def test_whatever_is_imported_is_a_declared_dependency(

@@ -12,7 +12,7 @@ import torch
 
 from glnet_rt.body_model import BodyModel
 from glnet_rt.contracts import Array, NetOutput, Person
-from glnet_rt.crop import cut_crops
+from glnet_rt.crop import cut_crops, normalise
 from glnet_rt.decode import Decoder
 from train.data.real.people import read_picture
 from train.data.real.record import Record
@@ -51,7 +51,8 @@ def recover(
             cut_crops(picture, box[None], model.config.spec)
             for picture, box in zip(pictures, boxes[here], strict=True)
         ]
-        batch = torch.from_numpy(np.concatenate([pixels for pixels, _ in cuts]))
+        pixels = np.concatenate([pixels for pixels, _ in cuts])
+        batch = torch.from_numpy(normalise(pixels, model.config.spec))
         outputs = [net_output(model, predict(model, batch, flip)) for flip in flips]
         for i, (picture, (_, crop)) in enumerate(zip(pictures, cuts, strict=True)):
             size = (picture.shape[1], picture.shape[0])

@@ -1,6 +1,6 @@
 """Ways to run the network. `base` states the promise, `registry` chooses."""
 
 from glnet_rt.backends.base import Backend
-from glnet_rt.backends.registry import BACKENDS, Attempt, open_each, select
+from glnet_rt.backends.registry import BACKENDS, GREY, Attempt, open_each, select
 
-__all__ = ["BACKENDS", "Attempt", "Backend", "open_each", "select"]
+__all__ = ["BACKENDS", "GREY", "Attempt", "Backend", "open_each", "select"]

@@ -50,11 +50,11 @@ class Backend(Protocol):
             ArtifactError: the model does not match the artifact's spec.
         """
 
-    def infer(self, batch: Array) -> Mapping[str, Array]:
-        """Run B crops.
+    def infer(self, crops: Array) -> Mapping[str, Array]:
+        """Run B crops. Normalising them is the backend's part: some do it on the way for nothing.
 
         Args:
-            batch: [B, 3, S, S] float32, contiguous, RGB, normalised, B > 0.
+            crops: [B, S, S, 3] uint8, contiguous, BGR, B > 0.
 
         Returns:
             Name -> array, as `NetSpec.output_shapes` lists them; the caller owns them, and the
@@ -77,20 +77,20 @@ class Backend(Protocol):
     ) -> None: ...
 
 
-def run(backend: Backend, batch: Array, spec: NetSpec) -> NetOutput:
+def run(backend: Backend, crops: Array, spec: NetSpec) -> NetOutput:
     """Run one batch and check what comes back against the spec.
 
     Raises:
-        ContractError: the batch is not [B, 3, S, S] float32 with B > 0.
+        ContractError: the batch is not [B, S, S, 3] uint8 with B > 0.
         BackendError: the run failed, or its outputs are not what the spec promises.
     """
-    check_array("batch", batch, (None, *spec.input_shape), np.float32)
-    if len(batch) == 0:
-        raise ContractError("the batch is empty", got=list(batch.shape), expected="B > 0 crops")
-    arrays = backend.infer(batch)
+    check_array("the batch", crops, (None, *spec.crop_shape), np.uint8)
+    if len(crops) == 0:
+        raise ContractError("the batch is empty", got=list(crops.shape), expected="B > 0 crops")
+    arrays = backend.infer(crops)
     try:
         output = NetOutput.from_arrays(spec, arrays)
-        check_array("output score", output.score, (len(batch),), np.float32)
+        check_array("output score", output.score, (len(crops),), np.float32)
     except ContractError as error:
         raise BackendError(
             f"{backend.name} ({backend.precision}) broke the network's contract: {error.what}",
@@ -99,6 +99,26 @@ def run(backend: Backend, batch: Array, spec: NetSpec) -> NetOutput:
             fix="choose another precision or backend, or export the artifact again",
         ) from error
     return output
+
+
+def session_closed(name: str) -> BackendError:
+    """What to raise where `infer` is called after `close`."""
+    return BackendError(
+        f"the {name} session is closed",
+        got="infer() after close()",
+        expected="an open session",
+        fix="load the artifact again: glnet_rt.load()",
+    )
+
+
+def run_failed(library: str, crops: Array, spec: NetSpec, error: Exception) -> BackendError:
+    """What to raise where a library failed while it ran these crops."""
+    return BackendError(
+        f"{library} failed while running the model",
+        got=f"batch {list(crops.shape)}: {error}",
+        expected=f"a batch [B, {', '.join(map(str, spec.crop_shape))}]",
+        fix="use a smaller batch if memory ran out; else export the artifact again",
+    )
 
 
 def check_shape(what: str, shape: tuple[int | None, ...], wanted: tuple[int, ...]) -> None:

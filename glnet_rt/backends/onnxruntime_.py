@@ -12,8 +12,10 @@ from typing import Any, ClassVar
 
 from glnet_rt._closing import Closing
 from glnet_rt.artifact import Artifact, model_name
-from glnet_rt.backends.base import check_names, check_shape
+from glnet_rt.backends.base import check_names, check_shape, run_failed, session_closed
 from glnet_rt.contracts import Array
+from glnet_rt.cpu import usable_cores
+from glnet_rt.crop import normalise
 from glnet_rt.engine_cache import cache_root
 from glnet_rt.errors import ArtifactError, BackendError, MissingDependencyError
 from glnet_rt.spec import ZERO_POINT, NetSpec
@@ -57,24 +59,15 @@ class OnnxRuntimeBackend(Closing):
         _check_signature(session, artifact.spec)
         return cls(session, artifact.spec, precision)
 
-    def infer(self, batch: Array) -> Mapping[str, Array]:
-        """[B, 3, S, S] float32 -> name -> array; see `Backend.infer`."""
+    def infer(self, crops: Array) -> Mapping[str, Array]:
+        """[B, S, S, 3] uint8 -> name -> array; see `Backend.infer`."""
         if self._session is None:
-            raise BackendError(
-                "the onnxruntime session is closed",
-                got="infer() after close()",
-                expected="an open session",
-                fix="load the artifact again: glnet_rt.load()",
-            )
+            raise session_closed("onnxruntime")
+        batch = normalise(crops, self._spec)
         try:
             outputs = self._session.run(self._output_names, {self._spec.input_name: batch})
         except Exception as error:  # its exception types share no base of their own
-            raise BackendError(
-                "ONNX Runtime failed while running the model",
-                got=f"batch {list(batch.shape)} {batch.dtype}: {error}",
-                expected=f"a batch [B, {', '.join(map(str, self._spec.input_shape))}] float32",
-                fix="use a smaller batch if memory ran out; else export the artifact again",
-            ) from error
+            raise run_failed("ONNX Runtime", crops, self._spec, error) from error
         return dict(zip(self._output_names, outputs, strict=True))
 
     def close(self) -> None:
@@ -158,7 +151,7 @@ def open_session(model: bytes, name: str, threads: int | None, provider: str = _
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.inter_op_num_threads = 1
-    options.intra_op_num_threads = threads or 0  # 0: one per physical core
+    options.intra_op_num_threads = threads or usable_cores()
     options.log_severity_level = _FATAL_ONLY
     options.add_session_config_entry(_RECORD_ASSIGNMENT, "1")
     try:

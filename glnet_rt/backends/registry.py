@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from glnet_rt.artifact import PRECISIONS, Artifact
+from glnet_rt.artifact import MADE_OF, PRECISIONS, Artifact, stored_as
 from glnet_rt.backends.base import Backend, run
 from glnet_rt.backends.onnxruntime_ import (
     OnnxRuntimeBackend,
     OnnxRuntimeCudaBackend,
     OnnxRuntimeTensorRTBackend,
 )
+from glnet_rt.backends.openvino_ import OpenVinoBackend
 from glnet_rt.backends.tensorrt_ import TensorRTBackend, TensorRTRtxBackend
 from glnet_rt.errors import BackendError, ContractError, GlnetError
 from glnet_rt.parity import Parity
+from glnet_rt.tuning import Tuning, measure, recall, tuning_path
 
 # In the order `auto` tries them, the fastest first.
-BACKENDS: tuple[type[Backend], ...] = (TensorRTBackend, OnnxRuntimeBackend)
+BACKENDS: tuple[type[Backend], ...] = (TensorRTBackend, OpenVinoBackend, OnnxRuntimeBackend)
+GREY = 114  # of the test crop, about the mean of pictures
 # Never tried by `auto`.
 BY_NAME: tuple[type[Backend], ...] = (
     TensorRTRtxBackend,
@@ -58,6 +61,7 @@ def select(
     precision: str = "auto",
     *,
     threads: int | None = None,
+    tune: bool | None = None,
     backends: tuple[type[Backend], ...] = BACKENDS,
 ) -> tuple[Backend, tuple[Attempt, ...]]:
     """Open the backend to use.
@@ -71,6 +75,9 @@ def select(
         precision: `fp32`, `fp16`, `int8`, `fp8`, `packed`, or `auto` for the one that was fastest
             on that backend at export and works here. All of them passed their gate there.
         threads: CPU threads for one inference; None leaves it to the library.
+        tune: what orders the candidates of `auto`. True: what is fastest on this machine, measured
+            now unless it was before; None: the same if it was measured before; else, and with
+            False, the order of `backends` and what export measured.
         backends: the candidates of `auto`, in order; those of `BY_NAME` may be named as well.
 
     Returns:
@@ -87,10 +94,22 @@ def select(
     attempts: list[Attempt] = []
     errors: list[GlnetError] = []
     parity = Parity.read(artifact)
-    for kind, wanted in _candidates(backends, precision, artifact, parity):
+    candidates = _candidates(backends, precision, artifact, parity)
+    tuning = None
+    if tune is not False:
+        asked = [(kind, wanted) for kind, wanted in candidates if backend in ("auto", kind.name)]
+        request = (backend, precision, threads)
+        tuning = _tuned(asked, artifact, request, parity, measured_now=tune is True)
+    if tuning is not None:
+        places = tuning.place
+        candidates.sort(key=lambda candidate: places(candidate[0].name, candidate[1]))
+    for kind, wanted in candidates:
         if backend in ("auto", kind.name) and chosen is None:
-            session, attempt = _attempt(kind, artifact, wanted, threads, parity, errors)
+            best = tuning.threads(kind.name, wanted) if tuning else None
+            session, attempt = _attempt(kind, artifact, wanted, best or threads, parity, errors)
             chosen = session
+            if session is not None and tune is not False:
+                attempt = _told_tuning(attempt, tuning, measured_now=tune is True)
         else:
             reason = f"{backend} was asked for by name"
             if chosen is not None:
@@ -100,6 +119,38 @@ def select(
     if chosen is not None:
         return chosen, tuple(attempts)
     raise _nothing_works(backend, backends, attempts, errors)
+
+
+def _tuned(
+    candidates: list[tuple[type[Backend], str]],
+    artifact: Artifact,
+    request: tuple[str, str, int | None],
+    parity: Parity,
+    *,
+    measured_now: bool,
+) -> Tuning | None:
+    """What was measured on this machine, now or before; None where nothing was."""
+    path = tuning_path(artifact, request)
+    tuning = recall(path)
+    if tuning is not None or not measured_now:
+        return tuning
+    kinds = {kind.name: kind for kind, _ in candidates}
+
+    def open_candidate(backend: str, precision: str, threads: int | None) -> Backend | None:
+        return _attempt(kinds[backend], artifact, precision, threads, parity, [])[0]
+
+    names = [(kind.name, precision) for kind, precision in candidates]
+    return measure(names, request[2], open_candidate, artifact, path)
+
+
+def _told_tuning(attempt: Attempt, tuning: Tuning | None, *, measured_now: bool) -> Attempt:
+    """The chosen attempt, with what the choice rests on."""
+    if tuning is not None:
+        return replace(attempt, reason=f"{attempt.reason}; {tuning}")
+    if measured_now:
+        note = "not tuned, since that cannot be remembered: the recorded order counts"
+        return replace(attempt, reason=f"{attempt.reason}; {note}")
+    return attempt
 
 
 def open_each(
@@ -176,7 +227,7 @@ def _check_request(
 ) -> None:
     requests = {
         "backend": (backend, ("auto", *(kind.name for kind in backends))),
-        "precision": (precision, ("auto", *PRECISIONS)),
+        "precision": (precision, ("auto", *PRECISIONS, *MADE_OF)),
     }
     for what, (value, known) in requests.items():
         if value not in known:
@@ -201,10 +252,11 @@ def _candidates(
     """Every backend with every precision it would try, in order: the fastest at export first.
 
     A backend that runs none of those held is there with its first, to be told why it is not chosen.
+    What no file is kept of is taken only where export judged it and it passed.
     """
     if precision != "auto":
         return [(kind, precision) for kind in backends]
-    held = artifact.manifest.precisions
+    held = [p for p in artifact.manifest.computable if p not in MADE_OF or p in parity.tolerances]
     return [
         (kind, own)
         for kind in backends
@@ -225,17 +277,17 @@ def _open_tested(
             expected=f"one of {', '.join(kind.precisions)}",
             fix="leave precision at 'auto'",
         )
-    if precision not in artifact.manifest.precisions:
+    if precision not in artifact.manifest.computable:
         raise BackendError(
-            f"the artifact holds no {precision} model",
+            f"the artifact holds no {stored_as(precision)} model",
             got=precision,
-            expected=f"one of {', '.join(artifact.manifest.precisions)}",
-            fix=f"leave precision at 'auto', or export the artifact with {precision}",
+            expected=f"one of {', '.join(artifact.manifest.computable)}",
+            fix=f"leave precision at 'auto', or export the artifact with {stored_as(precision)}",
         )
     started = time.perf_counter()
     session = kind.open(artifact, precision, threads=threads)
     try:
-        run(session, np.zeros((1, *artifact.spec.input_shape), np.float32), artifact.spec)
+        run(session, np.full((1, *artifact.spec.crop_shape), GREY, np.uint8), artifact.spec)
     except GlnetError:
         session.close()
         raise

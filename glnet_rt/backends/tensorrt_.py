@@ -12,13 +12,14 @@ from typing import Any, ClassVar
 
 from glnet_rt._closing import Closing
 from glnet_rt.artifact import Artifact
-from glnet_rt.backends.base import check_names
+from glnet_rt.backends.base import check_names, session_closed
 from glnet_rt.backends.cuda.binding import Binding, open_binding
 from glnet_rt.backends.cuda.host_session import HostSession
 from glnet_rt.backends.device import find_gpu
 from glnet_rt.backends.gather_plugin import find_plugin, load_plugin
 from glnet_rt.backends.trt import TensorRT
 from glnet_rt.contracts import Array
+from glnet_rt.crop import normalise
 from glnet_rt.engine_cache import BUCKETS, EngineCache, EngineFile, model_sha256
 from glnet_rt.errors import ArtifactError, BackendError
 from glnet_rt.spec import NetSpec
@@ -38,9 +39,12 @@ class TensorRTBackend(Closing):
     precisions: ClassVar[tuple[str, ...]] = PRECISIONS
     concurrent: ClassVar[bool] = False
 
-    def __init__(self, thread: ThreadPoolExecutor, session: HostSession, precision: str) -> None:
+    def __init__(
+        self, thread: ThreadPoolExecutor, session: HostSession, spec: NetSpec, precision: str
+    ) -> None:
         self._thread = thread
         self._session: HostSession | None = session
+        self._spec = spec
         self.precision = precision
 
     @classmethod
@@ -61,22 +65,17 @@ class TensorRTBackend(Closing):
 
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="glnet-device")
         try:
-            return cls(thread, thread.submit(open_session).result(), precision)
+            return cls(thread, thread.submit(open_session).result(), artifact.spec, precision)
         except BaseException:
             thread.shutdown()
             raise
 
-    def infer(self, batch: Array) -> Mapping[str, Array]:
-        """[B, 3, S, S] float32 -> name -> array; see `Backend.infer`."""
+    def infer(self, crops: Array) -> Mapping[str, Array]:
+        """[B, S, S, 3] uint8 -> name -> array; see `Backend.infer`."""
         session = self._session
         if session is None:
-            raise BackendError(
-                f"the {self.name} session is closed",
-                got="infer() after close()",
-                expected="an open session",
-                fix="load the artifact again: glnet_rt.load()",
-            )
-        return self._thread.submit(session.infer, batch).result()
+            raise session_closed(self.name)
+        return self._thread.submit(session.infer, normalise(crops, self._spec)).result()
 
     def close(self) -> None:
         """Free the session and end its thread. Calling it again does nothing."""

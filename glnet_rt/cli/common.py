@@ -49,7 +49,7 @@ BoxesOption = Annotated[
 BackendOption = Annotated[
     str, typer.Option(help="What runs the network. A name never falls back to another.")
 ]
-PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16, int8, fp8, packed, or auto.")]
+PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16, bf16, int8, fp8, packed, or auto.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="CPU threads per inference.", show_default="the backend's")
 ]

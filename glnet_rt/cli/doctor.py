@@ -19,7 +19,7 @@ from glnet_rt.cli.common import (
 )
 from glnet_rt.errors import GlnetError
 
-PACKAGES = ("numpy", "opencv-python-headless", "numba", "onnxruntime", "typer", "rich")
+PACKAGES = ("numpy", "opencv-python-headless", "numba", "onnxruntime", "openvino", "typer", "rich")
 CUDA_PACKAGES = ("cuda-bindings", "nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12", "pycuda")
 
 

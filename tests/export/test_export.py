@@ -22,7 +22,7 @@ from export import crops as reading
 from export.build import Source, build, write
 from export.crops import Crops, read_crops, rendered_people
 from export.graph import build_graph, run_graph
-from export.parity import BATCHES, GATES, OWN, SAME, Gate, failures, markdown
+from export.parity import BATCHES, GATES, OWN, SAME, Gate, failures, gate_failures, markdown
 from export.random_network import random_preset
 from glnet_rt.artifact import Artifact, Manifest, write_artifact
 from glnet_rt.backends.onnxruntime_ import unsigned_activations
@@ -83,24 +83,28 @@ def test_every_precision_of_a_random_network_passes(
     """By its noise at the same pixels; noise is no person, whose pixel wins by a hair."""
     _, report = built
     assert report["failures"] == []
-    told = [
-        (r["precision"], r["batch"], r["crops_of"]) for r in report["rows"] if r["pixels"] == OWN
-    ]
+    ran: dict[str, list[tuple[str, int, str]]] = {}
+    for row in report["rows"]:
+        if row["pixels"] == OWN and row["precision"] in ALL:
+            told = (row["precision"], row["batch"], row["crops_of"])
+            ran.setdefault(row["backend"], []).append(told)
     wanted = [(p, b, of) for p in ALL for b in BATCHES for of in ("held-out", "probe")]
-    assert sorted(told) == sorted(wanted)
+    assert "onnxruntime" in ran
+    assert all(sorted(told) == sorted(wanted) for told in ran.values())
     same = {row["precision"]: row for row in report["rows"] if row["pixels"] == SAME}
     assert set(same) == set(ALL)
     assert all(row["pixel_changed"] == 0 for row in same.values())
     assert same["fp32"]["noise"] < same["packed"]["noise"] < same["int8"]["noise"]
     assert same["fp16"]["noise"] < same["int8"]["noise"]
-    assert markdown(report).count("\n| ") == len(report["rows"]) + len(ALL) + 4
+    assert markdown(report).count("\n| ") == len(report["rows"]) + len(report["times"]) + 4
 
 
 def test_the_run_time_takes_the_fastest_and_says_why(artifact: Artifact) -> None:
-    times = {t["precision"]: t["over_fp32"] for t in artifact.read_parity()["times"]}
+    told = artifact.read_parity()["times"]
+    times = {t["precision"]: t["over_fp32"] for t in told if t["backend"] == "onnxruntime"}
     assert set(times) == set(ALL)
     assert times["fp32"] == 1
-    with glnet_rt.load(artifact.path, threads=1) as hmr:
+    with glnet_rt.load(artifact.path, backend="onnxruntime", threads=1) as hmr:
         fastest = min(times, key=lambda p: times[p])
         assert hmr.backend.precision == fastest
         assert f"took {times[fastest]:.2f} of the time of fp32 at export" in hmr.explain()
@@ -113,9 +117,10 @@ def test_verify_runs_every_precision_within_its_own_tolerance(
     artifact: Artifact, body: BodyModel
 ) -> None:
     reports, rejected = verify_each(artifact, body)
-    assert {report.precision for report in reports} == set(ALL)
+    for backend in {report.backend for report in reports}:
+        assert {r.precision for r in reports if r.backend == backend} >= set(ALL)
     assert all(report.passed for report in reports), reports
-    assert {attempt.backend for attempt in rejected} <= {"tensorrt"}
+    assert "onnxruntime" not in {attempt.backend for attempt in rejected}
     parity = Parity.read(artifact)
     assert parity.tolerance("fp32") == Tolerance(0.1, 0.1, 0.1)
     int8 = parity.tolerance("int8")
@@ -135,7 +140,8 @@ def test_verify_fails_where_int8_is_worse_than_at_export(
     harmed = {**files, "model.int8.onnx": moved(files["model.int8.onnx"])}
     path = write(tmp_path / "harmed.glnet", manifest, harmed, report, ALL)
     reports, _ = verify_each(Artifact.open(path), body)
-    assert {r.precision: r.passed for r in reports} == {p: p != "int8" for p in ALL}
+    assert {r.precision for r in reports} >= set(ALL)
+    assert all(r.passed == (r.precision != "int8") for r in reports), reports
 
 
 def test_signed_and_unsigned_activations_say_the_same(
@@ -199,6 +205,17 @@ def test_gates_of_a_learned_network_are_millimetres() -> None:
     (told,) = failures([worse], ("int8",), learned=True)
     assert "pa_mpjpe_change_mm 1.010 > 1" in told
     assert failures([worse], ("int8", "fp16"), learned=True)[1:] == ["fp16 ran on no backend here"]
+
+
+def test_what_is_made_of_a_model_is_allowed_only_where_it_passes() -> None:
+    """bf16 that breaks its gate costs an artifact nothing: the run time does not choose it."""
+    row = {"pixels": OWN, "crops_of": "held-out", "backend": "openvino", "batch": 1}
+    worse = {**row, "precision": "bf16", "pa_mpjpe_change_mm": 1.2}
+    assert gate_failures([worse], "bf16") == [
+        "bf16 on openvino at batch 1: pa_mpjpe_change_mm 1.200 > 1"
+    ]
+    good = {**row, "precision": "fp32", **{f"vertices_{n}_mm": 0.0 for n in ("mean", "p99", "max")}}
+    assert failures([good, worse], ("fp32",), learned=True) == []
 
 
 @pytest.mark.parametrize("name", ["mean", "p99", "max"])

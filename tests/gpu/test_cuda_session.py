@@ -18,7 +18,7 @@ from glnet_rt.backends.cuda.runtime import CudaConfig
 from glnet_rt.backends.cuda.session import Session
 from glnet_rt.body_model import BodyModel
 from glnet_rt.contracts import Array, Frame, NetOutput, Person
-from glnet_rt.crop import cut_crops
+from glnet_rt.crop import cut_crops, normalise
 from glnet_rt.decode import Decoder
 from glnet_rt.spec import NetSpec
 from tests.cuda_bench import people_seen
@@ -135,7 +135,7 @@ def test_crops_are_those_of_the_cpu(body: BodyModel, cache: Path, half_input: bo
             frame, boxes, output = scene(body, spec, count, seed=count)
             stage.say(output)
             session.collect(session.submit(frame, boxes))
-            wanted, _ = cut_crops(frame.image, boxes, spec)
+            wanted = normalise(cut_crops(frame.image, boxes, spec)[0], spec)
             std = np.array(spec.std)[:, None, None]
             levels = np.abs(stage.crops[:count].astype(np.float32) - wanted) * std * 255
             rounding = 0.3 if half_input else 0.01

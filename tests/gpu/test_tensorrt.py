@@ -50,7 +50,7 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def crops(artifact: Artifact, count: int) -> Array:
     """The probe's crops, again and again."""
-    batch = Probe.read(artifact).batch(artifact.spec)
+    batch = Probe.read(artifact).crops_bgr
     return np.ascontiguousarray(np.resize(batch, (count, *batch.shape[1:])))
 
 

@@ -1,0 +1,116 @@
+"""The benchmark's arithmetic, and that its named alternatives compute the same."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks import _alternatives as alternatives
+from benchmarks.latency import (
+    finish,
+    interleaved,
+    noise,
+    person_boxes,
+    plot,
+    regressions,
+    save,
+    spread,
+    table,
+)
+from glnet_rt.crop import cut_crops, normalise
+from glnet_rt.spec import NetSpec
+
+
+def row(p50_ms: float, **facts: object) -> dict[str, object]:
+    values = {"backend": "openvino", "precision": "fp32", "threads": 1, "people": 1, **facts}
+    return {"table": "frames", **values, **spread([p50_ms]), "fps": 1000 / p50_ms,
+            "crop_ms": 0.1, "infer_ms": 1.0, "decode_ms": 0.1, "cold_start_s": 0.5,
+            "peak_memory_mb": 100.0}  # fmt: skip
+
+
+def test_the_spread_is_percentiles() -> None:
+    told = spread(list(range(101)))
+    assert told == {"p50_ms": 50.0, "p90_ms": 90.0, "p99_ms": 99.0, "max_ms": 100.0}
+
+
+def test_ways_run_in_turns_and_are_told_as_ratios() -> None:
+    order: list[str] = []
+
+    def work(name: str, count: int) -> None:
+        order.append(name)
+        sum(range(count))
+
+    rows = interleaved(
+        {"ours": lambda: work("a", 20_000), "theirs": lambda: work("b", 400_000)}, runs=5
+    )
+    assert order == ["a", "b"] * 7
+    assert [r["name"] for r in rows] == ["ours", "theirs"]
+    assert rows[0]["times"] == pytest.approx(1.0)
+    assert rows[1]["times"] > 5
+    assert rows[1]["times"] == pytest.approx(rows[1]["p50_ms"] / rows[0]["p50_ms"])
+
+
+def test_what_became_slower_is_named() -> None:
+    old = [row(10.0), row(10.0, people=2), row(10.0, precision="int8")]
+    new = [row(10.4), row(10.6, people=2), row(3.0, precision="fp16")]
+    (slower,), compared = regressions(new, old, 5.0)
+    assert compared == 2
+    assert "openvino fp32 1 2" in slower
+    assert "10.000 -> 10.600 ms (+6.0 %)" in slower
+    assert regressions([row(math.nan)], old, 5.0)[0], "no number is no pass"
+
+
+@pytest.mark.parametrize("new", [[row(11.0)], [row(10.0, people=64)]])
+def test_slower_or_nothing_to_compare_ends_with_exit_code_3(new: list[dict[str, object]]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        finish(new, [row(10.0)], 5.0)
+    assert caught.value.code == 3
+
+
+def test_as_fast_as_before_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    finish([row(9.0)], [row(10.0)], 5.0)
+    assert "1 rows compared, 0 slower" in capsys.readouterr().out
+
+
+def test_results_are_written_as_json_csv_markdown_and_a_plot(tmp_path) -> None:
+    rows = [row(10.0, people=n) for n in (1, 2, 4)]
+    save({"rows": rows}, table(rows, "frames"), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "latency.csv", "latency.json", "latency.md", "latency.png",
+    ]  # fmt: skip
+    assert len((tmp_path / "latency.csv").read_text().splitlines()) == 4
+    assert "| openvino | fp32 | 1 | 4 | 10.00 |" in (tmp_path / "latency.md").read_text()
+    plot([], tmp_path / "empty.png")
+
+
+def test_the_usual_crop_is_ours_where_nothing_aliases() -> None:
+    """At one picture pixel per crop pixel both read the same pixels."""
+    spec = NetSpec(input_size=96)
+    image = noise(0)[:400, :500]
+    side = 96 / spec.box_scale
+    boxes = np.array([[100.0, 80.0, 100.0 + side, 80.0 + side]])
+    ours = normalise(cut_crops(image, boxes, spec)[0], spec)
+    theirs = alternatives.warp_whole(image, boxes, spec)
+    assert np.abs(ours - theirs).max() < 0.1  # OpenCV 4 rounds coordinates to 1/32 px
+    np.testing.assert_allclose(
+        alternatives.normalised_by_numpy(noise(1)[None, :96, :96], spec),
+        normalise(noise(1)[None, :96, :96], spec),
+        atol=2e-6,
+    )
+
+
+def test_every_stage_runs_for_one_and_for_several() -> None:
+    for people in (1, 3):
+        for ways in alternatives.stages(None, noise(0), person_boxes(people)).values():
+            for work in ways.values():
+                work()
+
+
+def test_smplx_is_posed_like_ours() -> None:
+    pytest.importorskip("smplx")
+    ways = alternatives.stages(None, noise(0), person_boxes(2))["skinning"]
+    ours, theirs = ways["numba"](), ways["smplx"]()
+    apart = np.abs(ours.vertices - theirs.vertices.numpy())  # type: ignore[attr-defined]
+    assert apart.max() < 2e-5
