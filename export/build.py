@@ -108,7 +108,7 @@ def build_models(
     if "fp16" in precisions:
         models["fp16"] = build_graph(halved(model))
     if "int8" in precisions and images is not None:
-        nodes = quantised_by_default(graph)
+        nodes = quantised_by_default(graph, spec.preset)
         models["int8"] = quantised(graph, nodes, images, spec)
     if "fp8" in precisions and images is not None:
         models["fp8"] = quantised_fp8(graph, images, spec)

@@ -33,7 +33,7 @@ def quantised_fp8(proto: onnx.ModelProto, images: Array, spec: NetSpec) -> onnx.
             expected="modelopt, in an environment of its own: it brings onnxruntime-gpu",
             fix='pip install "glnet-rt[fp8]"',
         ) from error
-    chosen = set(quantised_by_default(proto))
+    chosen = set(quantised_by_default(proto, spec.preset))
     left_out = [node.name for node in proto.graph.node if node.name not in chosen]
     with tempfile.TemporaryDirectory() as folder:
         source, path = Path(folder) / "fp32.onnx", Path(folder) / "fp8.onnx"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from train.model.glnet import FEW_WINNERS, GLNet
+from train.model.glnet import GLNet
 
 
 def halved(model: GLNet) -> GLNet:
@@ -38,10 +38,12 @@ def halved(model: GLNet) -> GLNet:
 def dense_parts(model: GLNet) -> list[nn.Module]:
     """Modules that run at every pixel and that no single pixel or coordinate hangs on."""
     head = model.pixel_head
-    parts = [model.backbone, head.keypoint_branch, head.class_branch, head.score_conv]
+    parts = [model.backbone, head.class_branch, head.score_conv]
+    if not head.sparse:  # else it runs at a few cells, behind the sampling
+        parts.append(head.keypoint_branch)
     if head.class_encoder is not None:
         parts.append(head.class_encoder)
-    if model.config.winners >= FEW_WINNERS:  # else it runs at a few cells, behind the sampling
+    if not head.few_winners:
         parts.append(head.part_encoder)
     return parts
 

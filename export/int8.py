@@ -20,9 +20,13 @@ from glnet_rt.contracts import Array
 from glnet_rt.spec import ZERO_POINT, NetSpec
 
 CALIBRATION_BATCH = 8
-# Stages 2 to 4 hold nearly all the work. Measured alone (docs/export.md), the stem and layer1 harm
-# bodies most, a third of the crops change their pixel with the score, and the rest is small work.
-QUANTISED = ("stage2.", "stage3.", "stage4.")
+# Blocks of `tiny` in integers: stages 2 to 4 hold nearly all the work. Measured alone
+# (docs/export.md), the stem and layer1 harm bodies most, a third of the crops change their pixel
+# with the score, and the rest is small work.
+TINY_QUANTISED = ("stage2.", "stage3.", "stage4.")
+# Blocks of the others in float32. Stem, layer1 and neck are a quarter of their work, too much to
+# leave: their harm is to be measured on trained weights, which nobody has yet.
+FLOAT = ("conv1", "hop1", "score")
 
 
 def convolutions(proto: onnx.ModelProto) -> dict[str, str]:
@@ -44,13 +48,12 @@ def block_of(weight: str) -> str:
     return ".".join(parts[:2]) if parts[0].startswith("stage") else parts[0]
 
 
-def quantised_by_default(proto: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that the `int8` model computes in integers."""
-    return [
-        node
-        for node, weight in convolutions(proto).items()
-        if any(stage in weight for stage in QUANTISED)
-    ]
+def quantised_by_default(proto: onnx.ModelProto, preset: str) -> list[str]:
+    """Names of the nodes that the `int8` model of a preset computes in integers."""
+    found = convolutions(proto).items()
+    if preset == "tiny":
+        return [node for node, weight in found if any(stage in weight for stage in TINY_QUANTISED)]
+    return [node for node, weight in found if block_of(weight) not in FLOAT]
 
 
 def quantised(

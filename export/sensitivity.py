@@ -48,7 +48,7 @@ def sensitivity(
         images: [N, 3, S, S] float32, crops that nothing is judged by; scales come from them too.
     """
     reference = NetOutput.from_arrays(spec, run_graph(proto, spec, images, BATCH))
-    chosen = set(quantised_by_default(proto))
+    chosen = set(quantised_by_default(proto, spec.preset))
     blocks: dict[str, list[str]] = {}
     for node, weight in convolutions(proto).items():
         blocks.setdefault(block_of(weight), []).append(node)

@@ -21,6 +21,7 @@ from glnet_rt.backends.base import run
 from glnet_rt.backends.openvino_ import OpenVinoBackend
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ArtifactError, BackendError, GlnetError
+from glnet_rt.probe import Probe
 from glnet_rt.spec import GATHER_DOMAIN, GATHER_OP
 from tests import tiny
 
@@ -70,6 +71,18 @@ def test_it_computes_what_the_graph_means(
         for count in (1, 2, 3, 7, 1):
             crops = crops_of(artifact, count, seed=count)
             assert_means(run(opened, crops, artifact.spec), crops, artifact)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_shipped_network_says_the_same_of_one_as_of_several(threads: int) -> None:
+    shipped = Artifact.open()
+    crops = Probe.read(shipped).crops_bgr[:7]
+    with OpenVinoBackend.open(shipped, "packed", threads=threads) as opened:
+        alone = [opened.infer(crops[i : i + 1]) for i in range(len(crops))]
+        together = opened.infer(crops)
+    for name, values in together.items():
+        each = np.concatenate([one[name] for one in alone])
+        np.testing.assert_allclose(values, each, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 def test_the_next_inference_leaves_the_last_alone(
@@ -211,13 +224,13 @@ def test_another_machine_model_or_version_has_a_file_of_its_own(
     tiny_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiler = openvino_.Compiler(openvino, tiny_artifact, "fp32")
-    paths = {compiler._cached(1, 1, 2), compiler._cached(None, 2, 2), compiler._cached(1, 1, 1)}
+    paths = {compiler._cached(1, 2), compiler._cached(2, 2), compiler._cached(1, 1)}
     monkeypatch.setattr(openvino_, "cpu_sha256", lambda: "another")
-    paths.add(compiler._cached(1, 1, 2))
+    paths.add(compiler._cached(1, 2))
     monkeypatch.setattr(openvino, "__version__", "2000.0")
-    paths.add(compiler._cached(1, 1, 2))
+    paths.add(compiler._cached(1, 2))
     monkeypatch.setattr(openvino_, "model_sha256", lambda *_: "another")
-    paths.add(compiler._cached(1, 1, 2))
+    paths.add(compiler._cached(1, 2))
     assert len(paths) == 6
 
 

@@ -30,7 +30,7 @@ from train.data.shards import SyntheticShards
 from train.detector.fit import DetectorFit, DetectorTrainer
 from train.evaluate import Report, evaluate
 from train.matching import MatchingConfig
-from train.model.config import CLASS_VARIANTS, preset
+from train.model.config import CLASS_VARIANTS, as_in_the_paper, preset
 from train.tables import markdown_table, read_rows
 from train.trainer import Trainer
 
@@ -213,7 +213,9 @@ def fit(arguments: argparse.Namespace) -> None:
     network = dataclasses.replace(network, local_encoding=not arguments.no_local_encoding)
     if not arguments.auxiliary:
         network = dataclasses.replace(network, heatmaps=False, surface=False, global_baseline=False)
-    if arguments.class_variant:
+    if arguments.class_variant == "local":
+        network = as_in_the_paper(network)
+    elif arguments.class_variant:
         network = dataclasses.replace(network, class_variant=arguments.class_variant)
     folders = (arguments.out, arguments.data, arguments.heldout)
     Trainer(config, network, *folders, body, arguments.initial, arguments.backbone).fit()

@@ -84,6 +84,7 @@ class FitConfig:
 PAPER_RECIPE: dict[str, object] = {
     "preset": "w32",
     "representation": "decomposed",
+    "class_variant": "local",
     "epochs": 70,
     "batch_size": 32,
     "learning_rate": 2.5e-4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from glnet_rt.skeleton import NUM_JOINTS, NUM_TWISTS
@@ -22,7 +23,10 @@ class GLNetConfig:
     Attributes:
         spec: input and output contract, shared with the run time.
         backbone: HRNet's shape.
-        branch_channels: width of the keypoint and the class branch (256 in the paper's ancestors).
+        branch_channels: width of the keypoint branch, and of the class branch if that has none of
+            its own (256 in the paper's ancestors).
+        class_channels: width of the class branch; 0 takes `branch_channels`. The score map is the
+            one thing that run time needs of every pixel, so width costs most here.
         part_channels: width of one part's feature.
         fused_channels: 0 takes the highest-resolution branch as F, as the paper does. Otherwise F
             has this many channels, gathered from all four branches: a narrow backbone's first
@@ -55,6 +59,7 @@ class GLNetConfig:
     spec: NetSpec = field(default_factory=NetSpec)
     backbone: HRNetConfig = HRNET_PRESETS["tiny"]
     branch_channels: int = 256
+    class_channels: int = 0
     part_channels: int = 64
     fused_channels: int = 0
     lifting_width: int = 0
@@ -87,7 +92,11 @@ class GLNetConfig:
 
 
 def preset(name: str, **spec_fields: object) -> GLNetConfig:
-    """The configuration of `tiny`, `w32` or `w48`; `spec_fields` override the NetSpec."""
+    """The configuration of `tiny`, `w32` or `w48`; `spec_fields` override the NetSpec.
+
+    All score pixels by a class branch of their own, 64 channels wide, which lets run time compute
+    the rest at the winners; `as_in_the_paper` gives what §3.3 describes.
+    """
     if name == "tiny":
         fit = FIT_PRIOR_RAD if spec_fields.get("representation") == "direct" else 0.0
         known = {"preset": name, "input_size": 128, "fit_prior_rad": fit}
@@ -105,4 +114,10 @@ def preset(name: str, **spec_fields: object) -> GLNetConfig:
             class_variant="pixel",
         )
     spec = NetSpec(**{"preset": name, "input_size": 256, **spec_fields})
-    return GLNetConfig(spec, HRNET_PRESETS[name])
+    backbone = HRNET_PRESETS[name]
+    return GLNetConfig(spec, backbone, class_variant="pixel", class_channels=64)
+
+
+def as_in_the_paper(config: GLNetConfig) -> GLNetConfig:
+    """With pixels scored by the class branch's features at their part points (§3.3)."""
+    return dataclasses.replace(config, class_variant="local", class_channels=0)

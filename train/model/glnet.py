@@ -6,7 +6,9 @@ keypoints, P = 7 parts, R = rotation numbers (23 x 2 decomposed, 24 x 6 direct).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +16,13 @@ from torch import Tensor, nn
 
 from glnet_rt.skeleton import NUM_JOINTS, NUM_KEYPOINTS, NUM_TWISTS
 from train.model.config import CLASS_VARIANTS, REFINABLE, GLNetConfig
-from train.model.gather import gather_pixels
+from train.model.gather import gather_pixels, part_point_gather
 from train.model.hrnet import HRNet, initialise
 from train.model.pixel_head import PixelHead, PixelPrediction, Settled, folded, take
 
 INITIAL_CAMERA_SCALE = 0.9
-FEW_WINNERS = 16  # of 29 grid cells each; more would touch as many cells as there are
+# Of k pixels: part points [B, k, P, 2], their features [B, k, P, c], the pixels' own [B, k, c].
+Looked = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -242,7 +245,8 @@ class GLNet(nn.Module):
         """The prediction of the highest-scoring pixel (§3.4, end), as NetSpec names it.
 
         With `config.winners` above 1 the mean of that many best pixels. Hop 2 runs at those alone,
-        and where they are few the part encoder too. This is the exported graph.
+        and where they are few the part encoder too; if besides the score asks for no part points,
+        so do hop 1 and the whole keypoint branch. This is the exported graph.
 
         Args:
             image: [B, 3, S, S] float32, RGB, normalised.
@@ -252,19 +256,14 @@ class GLNet(nn.Module):
         features = self.backbone(image)
         pooled = self.backbone.pool(features)
         betas, base_rotation, camera_scale = self.global_head(pooled)
-        keypoint, class_, part_points = self.pixel_head.branches(self.features(features))
-        height, width = keypoint.shape[-2:]
-        logits = self.pixel_head.score_map(class_, part_points).flatten(1)
+        grid = self.features(features)
+        logits, look = self._scored(grid)
         scores, best = logits.topk(self.config.winners, dim=1)
         if winners is not None:
             scores, best = logits.gather(1, winners), winners
-        points = gather_pixels(part_points.flatten(2, 3), best)  # [B, k, P, 2]
-        if self.config.winners < FEW_WINNERS:
-            pixel_xy = torch.stack([best % width, best // width], dim=-1).float()
-            parts, reference = self.pixel_head.encode_at(keypoint, points, pixel_xy)
-        else:
-            parts, reference = self.pixel_head.encode_dense(keypoint, points, best)
-        told = self.pixel_head.predict(parts, reference, points, (height, width), pooled)
+        points, parts, reference = look(best)
+        size = (grid.shape[-2], grid.shape[-1])
+        told = self.pixel_head.predict(parts, reference, points, size, pooled)
         settled = self.pixel_head.settle(
             told.keypoints_uvd, base_rotation[:, None] + told.residual, told.spread
         )
@@ -281,6 +280,32 @@ class GLNet(nn.Module):
             rotation=settled.rotation,
             spread=None if settled.spread is None else settled.spread[:, :NUM_KEYPOINTS],
         )
+
+    def _scored(self, grid: Tensor) -> tuple[Tensor, Callable[[Tensor], Looked]]:
+        """Logits [B, h w] of F [B, C, h, w], and what looks closer at pixels [B, k] int64."""
+        head = self.pixel_head
+        height, width = grid.shape[-2:]
+
+        def xy(pixels: Tensor) -> Tensor:
+            return torch.stack([pixels % width, pixels // width], dim=-1).float()
+
+        def look_sparse(pixels: Tensor) -> Looked:
+            points = head.part_points_at(grid, xy(pixels))
+            read_at = partial(head.keypoint_at, grid)
+            return points, *head.encode_at(read_at, points, xy(pixels), (height, width))
+
+        if head.sparse:
+            return head.score_map(head.class_map(grid), None).flatten(1), look_sparse
+        keypoint, class_, part_points = head.branches(grid)
+
+        def look(pixels: Tensor) -> Looked:
+            points = gather_pixels(part_points.flatten(2, 3), pixels)  # [B, k, P, 2]
+            if not head.few_winners:
+                return points, *head.encode_dense(keypoint, points, pixels)
+            read_at = partial(part_point_gather, keypoint)
+            return points, *head.encode_at(read_at, points, xy(pixels), (height, width))
+
+        return head.score_map(class_, part_points).flatten(1), look
 
     def _named(self, rotation: Tensor, **outputs: Tensor | None) -> dict[str, Tensor]:
         if self.config.spec.representation == "decomposed":

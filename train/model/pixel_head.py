@@ -6,6 +6,7 @@ keypoints, P = 7 parts, R = rotation numbers, J = 24 joints.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ SCORE_PRIOR_BIAS = -2.19  # sigmoid gives 0.1: few pixels are positives when tra
 KEYPOINT_SPREAD, JOINT_SPREAD_M = 0.08, 0.13
 KEYPOINT_GAIN = 4.0  # keypoints lie within half a crop of the pelvis; features are of size one
 DIFFERENCE_GAIN = 20.0  # winners differ by a twentieth of a crop
+FEW_WINNERS = 16  # of 29 grid cells each; more would touch as many cells as there are
 NUM_SPREADS = NUM_KEYPOINTS + NUM_JOINTS
 INITIAL_SPREADS = (KEYPOINT_SPREAD,) * NUM_KEYPOINTS + (JOINT_SPREAD_M,) * NUM_JOINTS
 
@@ -80,7 +82,8 @@ class PixelHead(nn.Module):
         )
         self.config = config
         self.keypoint_branch = nn.Conv2d(channels, width, 3, padding=1)
-        self.class_branch = nn.Conv2d(channels, width, 3, padding=1)
+        class_width = config.class_channels or width
+        self.class_branch = nn.Conv2d(channels, class_width, 3, padding=1)
         self.hop1 = nn.Conv2d(width, NUM_PARTS * 2, 3, padding=1)
         # One 1x1 convolution per part and one for the reference pixel, in a single kernel.
         self.part_encoder = point_encoder(width, (NUM_PARTS + 1) * part)
@@ -109,9 +112,9 @@ class PixelHead(nn.Module):
                 nn.Linear(config.settle_width, config.rotation_numbers),
             )
         self.class_encoder = None
-        score_in = width
+        score_in = class_width
         if config.class_variant == "local":
-            self.class_encoder = point_encoder(width, (NUM_PARTS + 1) * part)
+            self.class_encoder = point_encoder(class_width, (NUM_PARTS + 1) * part)
             score_in = (NUM_PARTS + 1) * part
         self.score_conv = nn.Conv2d(score_in, part, 3, padding=1)
         self.score = nn.Conv2d(part, 1, 1)
@@ -131,11 +134,24 @@ class PixelHead(nn.Module):
         nn.init.normal_(self.score.weight, std=1e-3)
         nn.init.constant_(self.score.bias, SCORE_PRIOR_BIAS)
 
+    @property
+    def few_winners(self) -> bool:
+        """Whether run time encodes the winners' cells alone, and not the whole map."""
+        return self.config.winners < FEW_WINNERS
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the score map is all that run time needs of every pixel."""
+        return self.few_winners and self.class_encoder is None
+
     def branches(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """F [B, C, h, w] -> keypoint branch, class branch, part points [B, P, h, w, 2]."""
         keypoint = F.relu(self.keypoint_branch(features))
-        class_ = F.relu(self.class_branch(features))
-        return keypoint, class_, self.part_points(keypoint)
+        return keypoint, self.class_map(features), self.part_points(keypoint)
+
+    def class_map(self, features: Tensor) -> Tensor:
+        """F [B, C, h, w] -> class branch."""
+        return F.relu(self.class_branch(features))
 
     def part_points(self, keypoint: Tensor) -> Tensor:
         """Hop 1: absolute grid pixels (x, y) of each pixel's part points, float32."""
@@ -146,9 +162,39 @@ class PixelHead(nn.Module):
         grid = pixel_grid(height, width, offsets.device).permute(2, 0, 1)
         return (offsets + grid).permute(0, 1, 3, 4, 2)
 
-    def score_map(self, class_: Tensor, part_points: Tensor) -> Tensor:
-        """Person logits [B, h, w]."""
+    def part_points_at(self, features: Tensor, pixel_xy: Tensor) -> Tensor:
+        """Part points [B, N, P, 2] of a few pixels [B, N, 2], of whose surroundings alone the
+        keypoint branch is computed.
+
+        Args:
+            features: F [B, C, h, w].
+        """
+        height, width = features.shape[-2:]
+        cells = around(pixel_xy)
+        last = cells.new_tensor([width - 1.0, height - 1.0])
+        inside = ((cells >= 0) & (cells <= last)).all(-1, keepdim=True)
+        read = self.keypoint_at(features, cells) * inside  # hop 1 pads with zeros
+        read = read.reshape(*pixel_xy.shape[:2], -1)
+        offsets = read @ as_matrix(self.hop1) + self.hop1.bias
+        if not self.config.local_encoding:
+            offsets = offsets * 0
+        return pixel_xy[:, :, None] + offsets.reshape(*pixel_xy.shape[:2], NUM_PARTS, 2)
+
+    def keypoint_at(self, features: Tensor, cells: Tensor) -> Tensor:
+        """The keypoint branch at a few cells alone: [B, M, width] float32.
+
+        Args:
+            features: F [B, C, h, w].
+            cells: [B, M, 2] float32, whole numbers.
+        """
+        padded = F.pad(features, (1, 1, 1, 1))
+        read = part_point_gather(padded, around(cells + 1)).reshape(*cells.shape[:2], -1)
+        return F.relu(read @ as_matrix(self.keypoint_branch) + self.keypoint_branch.bias)
+
+    def score_map(self, class_: Tensor, part_points: Tensor | None) -> Tensor:
+        """Person logits [B, h, w]; the variant `pixel` needs no part points."""
         if self.class_encoder is not None:
+            assert part_points is not None
             batch, _, height, width = class_.shape
             encoded = self.class_encoder(class_)
             parts, reference = self._split(encoded)
@@ -185,7 +231,11 @@ class PixelHead(nn.Module):
         return sampled, own
 
     def encode_at(
-        self, keypoint: Tensor, points: Tensor, pixel_xy: Tensor
+        self,
+        read_at: Callable[[Tensor], Tensor],
+        points: Tensor,
+        pixel_xy: Tensor,
+        size: tuple[int, int],
     ) -> tuple[Tensor, Tensor]:
         """The same for a few pixels per image, touching only the 29 grid cells each needs.
 
@@ -194,17 +244,17 @@ class PixelHead(nn.Module):
         identical numbers in evaluation mode.
 
         Args:
-            keypoint: [B, width, h, w].
+            read_at: keypoint branch [B, M, width] at cells [B, M, 2].
             points: [B, N, P, 2] float32, part points.
             pixel_xy: [B, N, 2] float32, the pixels.
+            size: (h, w) of the grid.
         """
         batch, count = points.shape[:2]
-        corners, weights = bilinear_corners(points, keypoint.shape[-2:])  # [B, N, P, 4, 2]
-        cells = torch.cat([corners.flatten(1, 3), pixel_xy], dim=1)
-        read = part_point_gather(keypoint, cells)  # [B, 29 N, width]
+        corners, weights = bilinear_corners(points, size)  # [B, N, P, 4, 2]
+        read = read_at(torch.cat([corners.flatten(1, 3), pixel_xy], dim=1))  # [B, 29 N, width]
         kernels, shift = self._folded_encoder()  # [P + 1, width, c], [P + 1, c]
-        around = read[:, :-count].reshape(batch, count, NUM_PARTS, 4, -1)
-        encoded = around.transpose(2, 1).flatten(2, 3) @ kernels[:-1]  # [B, P, 4 N, c]
+        corner = read[:, :-count].reshape(batch, count, NUM_PARTS, 4, -1)
+        encoded = corner.transpose(2, 1).flatten(2, 3) @ kernels[:-1]  # [B, P, 4 N, c]
         encoded = F.relu(encoded + shift[:-1, None])
         encoded = encoded.reshape(batch, NUM_PARTS, count, 4, -1).transpose(2, 1)
         sampled = (encoded * weights[..., None]).sum(3)
@@ -326,6 +376,17 @@ def point_encoder(in_channels: int, out_channels: int) -> nn.Sequential:
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
+
+
+def around(cells: Tensor) -> Tensor:
+    """The 3x3 cells about each of [B, M, 2], row by row: [B, 9 M, 2]."""
+    offsets = pixel_grid(3, 3, cells.device).flatten(0, 1) - 1
+    return (cells[:, :, None] + offsets).flatten(1, 2)
+
+
+def as_matrix(convolution: nn.Conv2d) -> Tensor:
+    """[9 C_in, C_out], for 3x3 surroundings as `around` lists them, channels last."""
+    return convolution.weight.permute(2, 3, 1, 0).flatten(0, 2)
 
 
 def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
