@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -20,7 +20,11 @@ from glnet_rt.decode import Decoder
 from glnet_rt.errors import GlnetError
 from glnet_rt.out import OverlayRenderer
 from glnet_rt.probe import Probe
+from glnet_rt.rotation import rotmat_to_rotvec
 from glnet_rt.spec import NetSpec
+
+if TYPE_CHECKING:
+    from train.model.glnet import GLNet
 
 Way = Callable[[], object]
 
@@ -92,19 +96,13 @@ def normalised_by_numpy(crops: Array, spec: NetSpec) -> Array:
 def smplx_way(opened: Artifact, betas: Array, pose: Array, transl: Array) -> Way | None:
     """smplx on torch, one thread, the same body; None, and why on stderr, where it is missing."""
     try:
-        import smplx
         import torch
+
+        model = smplx_body(opened.read_arrays(BODY), len(betas))
     except ImportError as error:
         print(f"smplx is left out: {error}", file=sys.stderr)
         return None
     torch.set_num_threads(1)
-    from glnet_rt.rotation import rotmat_to_rotvec
-
-    struct = smplx.utils.Struct(**opened.read_arrays(BODY))
-    names = smplx.vertex_ids.vertex_ids["smplh"]
-    model = smplx.SMPL(
-        "", data_struct=struct, batch_size=len(betas), vertex_ids=dict.fromkeys(names, 0)
-    )
     turns = torch.from_numpy(rotmat_to_rotvec(pose))
     given = {
         "betas": torch.from_numpy(betas),
@@ -120,28 +118,38 @@ def smplx_way(opened: Artifact, betas: Array, pose: Array, transl: Array) -> Way
     return way
 
 
+def smplx_body(arrays: Mapping[str, Array], people: int) -> Callable[..., object]:
+    """smplx's model of a body file.
+
+    Raises:
+        ImportError: without smplx.
+    """
+    import smplx
+
+    names = smplx.vertex_ids.vertex_ids["smplh"]
+    struct = smplx.utils.Struct(**arrays)
+    model: Callable[..., object] = smplx.SMPL(
+        "", data_struct=struct, batch_size=people, vertex_ids=dict.fromkeys(names, 0)
+    )
+    return model
+
+
 @contextmanager
 def networks(
     artifact: str | None,
-    weights: Path,
     people: int,
     backends: Sequence[str],
     precisions: Sequence[str],
-    *,
-    compiled: bool,
 ) -> Iterator[Mapping[str, Way]]:
-    """Name -> one inference of so many crops on one thread, the first backend's first; and torch.
+    """Name -> one inference of so many crops on one thread, the first backend's first.
 
     Args:
         artifact: path, or None for the one in the package.
-        weights: of the same network.
         people: crops in the batch.
         backends, precisions: those to open; what does not work here is told on stderr.
-        compiled: whether torch.compile is one of them.
     """
     opened = Artifact.open(artifact)
-    rng = np.random.default_rng(0)
-    crops = rng.integers(0, 256, (people, *opened.spec.crop_shape), np.uint8)
+    crops = noise_crops(opened.spec, people)
     ways: dict[str, Way] = {}
     with ExitStack() as sessions:
         for kind in BACKENDS:
@@ -156,30 +164,31 @@ def networks(
                     print(f"{kind.name} {precision}: {error.what}", file=sys.stderr)
                     continue
                 ways[f"{kind.name} {precision}"] = _inference(session, crops)
-        ways |= torch_ways(opened.spec, weights, crops, compiled)
         yield ways
+
+
+def noise_crops(spec: NetSpec, people: int) -> Array:
+    """[people, S, S, 3] uint8."""
+    return np.random.default_rng(0).integers(0, 256, (people, *spec.crop_shape), np.uint8)
 
 
 def _inference(session: Any, crops: Array) -> Way:
     return lambda: session.infer(crops)
 
 
-def torch_ways(spec: NetSpec, weights: Path, crops: Array, compiled: bool) -> dict[str, Way]:
-    """The network as it was trained, on one thread; nothing where the weights are of another."""
+def torch_ways(model: GLNet, people: int, *, compiled: bool) -> dict[str, Way]:
+    """The network as it was trained, on one thread, on the crops of `networks`.
+
+    Args:
+        model: in evaluation mode.
+        people: crops in the batch.
+        compiled: whether torch.compile is one of the ways: takes minutes.
+    """
     import torch
 
-    from train.checkpoint import load_weights
-
-    if not weights.exists():
-        print(f"torch is left out: there is no {weights}", file=sys.stderr)
-        return {}
     torch.set_num_threads(1)
-    model, _ = load_weights(weights)
-    if model.config.spec != spec:
-        print(f"torch is left out: {weights} is another network than the artifact's")
-        return {}
-    images = torch.from_numpy(normalise(crops, spec))
-    model.eval()
+    spec = model.config.spec
+    images = torch.from_numpy(normalise(noise_crops(spec, people), spec))
 
     def way(run: Callable[[Any], object]) -> Way:
         def timed() -> object:
@@ -192,3 +201,17 @@ def torch_ways(spec: NetSpec, weights: Path, crops: Array, compiled: bool) -> di
     if compiled:
         ways["torch compiled"] = way(torch.compile(model.top1))
     return ways
+
+
+def trained(spec: NetSpec, weights: Path) -> GLNet | None:
+    """The network of some weights; None, and why on stderr, where they are of another."""
+    from train.checkpoint import load_weights
+
+    if not weights.exists():
+        print(f"torch is left out: there is no {weights}", file=sys.stderr)
+        return None
+    model, _ = load_weights(weights)
+    if model.config.spec != spec:
+        print(f"torch is left out: {weights} is another network's", file=sys.stderr)
+        return None
+    return model.eval()

@@ -26,6 +26,7 @@ import numpy as np
 
 from benchmarks import _alternatives as alternatives
 from benchmarks._record import RESULTS, ROOT, write
+from glnet_rt.artifact import Artifact
 from glnet_rt.backends import BACKENDS
 from glnet_rt.contracts import Array
 from train.tables import markdown_table
@@ -198,14 +199,18 @@ def stage_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def network_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """One inference by everything that runs the network, and by torch; CPU time, one thread."""
     frames = max(5, arguments.frames // 2)
+    model = alternatives.trained(Artifact.open(arguments.artifact).spec, arguments.weights)
     rows = []
     for people in (1, 4):
         with alternatives.networks(
-            arguments.artifact, arguments.weights, people, arguments.backends,
-            arguments.precisions, compiled=arguments.compiled,
-        ) as ways:  # fmt: skip
+            arguments.artifact, people, arguments.backends, arguments.precisions
+        ) as ways:
+            eager = {}
+            if model is not None:
+                eager = alternatives.torch_ways(model, people, compiled=arguments.compiled)
             rows += [
-                {"stage": "network", "people": people, **row} for row in interleaved(ways, frames)
+                {"stage": "network", "people": people, **row}
+                for row in interleaved({**ways, **eager}, frames)
             ]
     return rows
 
