@@ -3,8 +3,8 @@
 *Network*: one inference of one crop by OpenVINO and ONNX Runtime beside torch eager of the same
 sparse network, and which share of the core's measured peak that is. *Chain*: a 1080p video from
 the file to vertices, beside OpenCV, the dense network in torch eager, and smplx. Both in CPU time
-of one thread, everything in turns in one process. *Video*: frames per second of a 720p video end to end,
-with W32 and with the model of the package. The weights of W32 are random: they cost the same.
+of one thread, everything in turns in one process. *Video*: frames per second of a 720p video end to
+end, with W32 and with the model of the package. The weights of W32 are random: they cost the same.
 """
 
 from __future__ import annotations

@@ -8,9 +8,13 @@ from torch import nn
 from glnet_rt.body_model import BodyModel
 from train.model.config import GLNetConfig, preset
 from train.model.glnet import GLNet
+from train.model.hrnet import BasicBlock, Bottleneck
 
 BATCHES, BATCH = 3, 4
 HEAD_STD = 0.1  # training starts heads near zero, where every crop gets the same answer
+# Of what a residual block adds. At full size, blocks of random weights make every error of the
+# first layers grow to the size of the answers, which those of trained networks do not.
+RESIDUAL_GAIN = 0.2
 
 
 def random_preset(name: str, body: BodyModel, seed: int) -> GLNet:
@@ -32,6 +36,9 @@ def random_network(config: GLNetConfig, seed: int) -> GLNet:
     for layer in (head.hop1, head.score, head.residual, *head.hop2):
         if layer is not None:
             nn.init.normal_(layer.weight, std=HEAD_STD)
+    for block in model.modules():
+        if isinstance(block, BasicBlock | Bottleneck):
+            nn.init.constant_(block.last_norm.weight, RESIDUAL_GAIN)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = None  # the plain mean over batches

@@ -11,6 +11,7 @@ import pytest
 from export.crops import Crops
 from export.graph import OPSET, build_graph, run_graph, run_torch, winners_of
 from export.half import halved
+from export.int8 import convolutions
 from export.parity import Judged, compare, noise
 from glnet_rt.body_model import BodyModel
 from glnet_rt.spec import GATHER_DOMAIN, GATHER_OP, NetSpec
@@ -38,6 +39,7 @@ def gathers(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
     [
         {},
         {"class_variant": "local", "representation": "direct", "winners": 1},
+        {"class_channels": 16, "representation": "direct", "winners": 1},
     ],
 )
 def test_graph_equals_torch_at_every_batch(
@@ -51,8 +53,16 @@ def test_graph_equals_torch_at_every_batch(
         assert found.same_pixel.all()
         assert found.vertices_mm.max() < 0.1
         assert found.pelvises_mm.max() < 0.1
-    # One gather at the part points; the class branch, where it looks there too, has its own.
+    # One gather at the part points; hop 1 or the class branch, where they gather too, their own.
     assert len(gathers(proto)) == (2 if fields else 1)
+
+
+def test_what_only_the_winner_needs_is_no_convolution(body: BodyModel) -> None:
+    dense = {"model.pixel_head.keypoint_branch.weight", "model.pixel_head.hop1.weight"}
+    for variant in ("pixel", "local"):
+        proto = build_graph(network(body, class_variant=variant, winners=1))
+        found = dense & set(convolutions(proto).values())
+        assert found == (set() if variant == "pixel" else dense)
 
 
 def test_graph_is_what_was_promised(narrow_graph: onnx.ModelProto, narrow_spec: NetSpec) -> None:

@@ -78,6 +78,21 @@ def test_top1_is_the_dense_prediction_at_the_best_pixels(
         assert top[name].shape == (3, *shape), name
 
 
+def test_a_winner_at_the_border_is_read_as_the_dense_network_reads_it() -> None:
+    """Hop 1 and the keypoint branch see zeros outside the map, not its nearest cells."""
+    model = stirred(small(class_channels=16, winners=1, spreads=False, settle_width=0))
+    image = torch.randn(2, 3, 64, 64)
+    corners = torch.tensor([0, 15, 240, 255, 7, 128])
+    with torch.no_grad():
+        dense = model(image)
+        for corner in corners:
+            top = model.top1(image, corner.expand(2, 1))
+            close = {"atol": 2e-5, "rtol": 1e-4}
+            torch.testing.assert_close(
+                top["keypoints_uvd"], dense.keypoints_uvd[:, corner], **close
+            )
+
+
 @pytest.mark.parametrize("representation", ["decomposed", "direct"])
 def test_winners_settle_alike_in_training_and_at_run_time(representation: str) -> None:
     model = stirred(small(representation=representation, winners=40, settle_width=16))

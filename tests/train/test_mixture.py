@@ -15,6 +15,7 @@ from glnet_rt.errors import SourceError
 from train import __main__ as command_line
 from train.checkpoint import load_weights
 from train.data.mixture import Mixture, Part, read_mixture
+from train.model.config import as_in_the_paper
 
 
 class Numbers:
@@ -104,6 +105,7 @@ def test_the_papers_recipe_trains_on_a_mixture(
     assert info["images"] == 16
     assert info["data"] == "synthetic 0: 0.75, coco 1: 0.25"
     assert model.config.spec.representation == "decomposed"
+    assert model.config == as_in_the_paper(model.config)
     assert model.heatmap_head is None
     assert model.surface_head is None
 

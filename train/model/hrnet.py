@@ -81,6 +81,11 @@ class BasicBlock(nn.Module):
         out = self.relu(self.bn1(self.conv1(x)))
         return self.relu(self.bn2(self.conv2(out)) + residual)
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """Whose scale is that of what the block adds."""
+        return self.bn2
+
 
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 convolutions and a shortcut; four times wider outside than inside."""
@@ -103,6 +108,11 @@ class Bottleneck(nn.Module):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         return self.relu(self.bn3(self.conv3(out)) + residual)
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """Whose scale is that of what the block adds."""
+        return self.bn3
 
 
 def make_layer(
