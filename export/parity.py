@@ -94,10 +94,10 @@ class Gate:
 # answers have 1.4, and layers that learned nothing amplify rounding, so that INT8 comes to more.
 GATES = {
     "fp32": Gate(0.1, 0.1, 0.1, noise=1e-3),
-    "fp16": Gate(1.0, 5.0, noise=0.5),
+    "fp16": Gate(1.0, 5.0, noise=0.1),
     "int8": Gate(pa_mpjpe_mm=1.0, noise=3.0),
     "fp8": Gate(pa_mpjpe_mm=1.0, noise=3.0),
-    "packed": Gate(1.0, 5.0, noise=0.5),
+    "packed": Gate(1.0, 5.0, noise=0.1),
     "bf16": Gate(pa_mpjpe_mm=1.0, noise=3.0),
 }
 
