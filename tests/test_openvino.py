@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -11,18 +12,20 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
+from export.int8 import quantised
 from glnet_rt import backends
 from glnet_rt.artifact import Artifact
-from glnet_rt.backends import openvino_
+from glnet_rt.backends import openvino_, openvino_graph
 from glnet_rt.backends.base import run
 from glnet_rt.backends.openvino_ import OpenVinoBackend
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ArtifactError, BackendError, GlnetError
 from glnet_rt.probe import Probe
-from glnet_rt.spec import GATHER_DOMAIN, GATHER_OP
+from glnet_rt.spec import GATHER_DOMAIN, GATHER_OP, NetSpec
 from tests import tiny
 
 openvino = pytest.importorskip("openvino")
@@ -145,7 +148,6 @@ def gather_model(half: bool, height: int, width: int) -> onnx.ModelProto:
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(6, 9), (1, 5), (1, 1)])
 def test_the_gather_is_what_its_function_says(half: bool, height: int, width: int) -> None:
-    import onnxruntime
     from openvino.frontend.onnx import ConversionExtension
 
     proto = gather_model(half, height, width)
@@ -155,11 +157,78 @@ def test_the_gather_is_what_its_function_says(half: bool, height: int, width: in
     reference = onnxruntime.InferenceSession(proto.SerializeToString())
     (wanted,) = reference.run(None, {"features32": features, "points": points})
     core = openvino.Core()
-    core.add_extension(ConversionExtension(GATHER_OP, GATHER_DOMAIN, openvino_._gather))
+    core.add_extension(ConversionExtension(GATHER_OP, GATHER_DOMAIN, openvino_graph.gather))
     options = {"INFERENCE_PRECISION_HINT": openvino.Type.f32}
     compiled = core.compile_model(core.read_model(proto.SerializeToString(), b""), "CPU", options)
     found = compiled([features, points])[0]
     np.testing.assert_allclose(found, wanted, atol=2e-3 if half else 2e-6)
+
+
+def residual_block() -> onnx.ModelProto:
+    """A convolution, and two beside a shortcut: INT8 can do without some of its pairs here."""
+    rng = np.random.default_rng(0)
+
+    def convolution(name: str, source: str) -> list[onnx.NodeProto]:
+        weights = rng.normal(size=(8, 3 if name == "first" else 8, 3, 3)).astype(np.float32) / 6
+        initial.append(numpy_helper.from_array(weights, f"{name}.weight"))
+        inputs, conv = [source, f"{name}.weight"], f"{name}_conv"
+        node = helper.make_node("Conv", inputs, [conv], name=name, pads=[1, 1, 1, 1])
+        return [node]
+
+    initial: list[onnx.TensorProto] = []
+    nodes = [
+        *convolution("first", "image"),
+        helper.make_node("Relu", ["first_conv"], ["a"], name="relu_a"),
+        *convolution("second", "a"),
+        helper.make_node("Relu", ["second_conv"], ["b"], name="relu_b"),
+        *convolution("third", "b"),
+        helper.make_node("Add", ["third_conv", "a"], ["sum"], name="add"),
+        helper.make_node("Relu", ["sum"], ["out"], name="relu_c"),
+    ]
+    shape = ["B", 3, 16, 16]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["B", 8, 16, 16])
+    graph = helper.make_graph(nodes, "block", [image], [out], initial)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_int8_rounds_less_than_it_was_told_to() -> None:
+    """Not before sums, and to all levels what a ReLU has cut off; the error must show it."""
+    proto = residual_block()
+    rng = np.random.default_rng(1)
+    images = rng.normal(size=(16, 3, 16, 16)).astype(np.float32)
+    exact = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"image": images})[0]
+    spec = dataclasses.replace(NetSpec(), input_size=16)
+    integers = quantised(proto, ["first", "second", "third"], images, spec).SerializeToString()
+    core = openvino.Core()
+    errors, pairs = [], []
+    for changed in (False, True):
+        model = core.read_model(integers, b"")
+        if changed:
+            openvino_graph.round_where_it_pays(model)
+        out = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)[0]
+        errors.append(float(np.sqrt(np.mean((out - exact) ** 2))))
+        pairs.append(lowest_of_pairs(model))
+    assert 0 < errors[1] < 0.7 * errors[0]
+    assert all(low < 0 for low in pairs[0])
+    # What is left is read by a convolution: the image, and two values behind a ReLU.
+    assert sorted(low < 0 for low in pairs[1]) == [False, False, True]
+
+
+def lowest_of_pairs(model: Any) -> list[float]:
+    """The lower end of every activation's range that something still reads."""
+    return [
+        float(node.input_value(1).get_node().data.ravel()[0])
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "FakeQuantize"
+    ]
+
+
+def test_a_model_in_float32_stays_as_it_is() -> None:
+    model = openvino.Core().read_model(residual_block().SerializeToString(), b"")
+    before = [node.get_friendly_name() for node in model.get_ordered_ops()]
+    openvino_graph.round_where_it_pays(model)
+    assert [node.get_friendly_name() for node in model.get_ordered_ops()] == before
 
 
 # -- precision ------------------------------------------------------------------------------------

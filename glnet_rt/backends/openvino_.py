@@ -20,6 +20,7 @@ import numpy as np
 from glnet_rt._closing import Closing
 from glnet_rt.artifact import Artifact, model_name, stored_as
 from glnet_rt.backends.base import check_names, check_shape, run_failed, session_closed
+from glnet_rt.backends.openvino_graph import CHANGES, gather, round_where_it_pays
 from glnet_rt.contracts import Array
 from glnet_rt.cpu import cpu_name, cpu_sha256, usable_cores
 from glnet_rt.engine_cache import cache_root, model_sha256, write_atomically
@@ -167,9 +168,10 @@ class Compiler:
         from openvino.frontend.onnx import ConversionExtension
         from openvino.preprocess import ColorFormat, PrePostProcessor
 
-        core.add_extension(ConversionExtension(GATHER_OP, GATHER_DOMAIN, _gather))
+        core.add_extension(ConversionExtension(GATHER_OP, GATHER_DOMAIN, gather))
         model = core.read_model(self.artifact.read(self._file), b"")
         _check_signature(model, self.spec)
+        round_where_it_pays(model)
         processor = PrePostProcessor(model)
         image = processor.input()
         image.tensor().set_element_type(Type.u8).set_layout(Layout("NHWC"))
@@ -185,6 +187,7 @@ class Compiler:
         facts = {
             "model": model_sha256(self.artifact, stored_as(self.precision)),
             "spec": self.spec.to_dict(),
+            "changes": CHANGES,
             "precision": self.precision,
             "streams": [streams, threads],
             "openvino": self.openvino.__version__,
@@ -289,27 +292,3 @@ def _check_signature(model: Any, spec: NetSpec) -> None:
             )
         stated = node.partial_shape
         check_shape(what, tuple(d.get_length() if d.is_static else None for d in stated), wanted)
-
-
-def _gather(node: Any) -> list[Any]:
-    """`PartPointGather` in OpenVINO's operators; docs/export.md states its contract.
-
-    OpenVINO's reader knows no local functions of ONNX, and asks here instead.
-    """
-    from openvino import Type
-    from openvino import opset13 as ops
-
-    features, points = node.get_input(0), node.get_input(1)
-    one, two = ops.constant(1.0, Type.f32), ops.constant(2.0, Type.f32)
-    columns_rows = ops.constant([3, 2], Type.i64)
-    sides = ops.gather(ops.shape_of(features), columns_rows, ops.constant(0, Type.i64))
-    spans = ops.maximum(ops.subtract(ops.convert(sides, Type.f32), one), one)
-    grid = ops.subtract(ops.multiply(points, ops.divide(two, spans)), one)
-    read = ops.grid_sample(
-        ops.convert(features, Type.f32),
-        ops.unsqueeze(grid, ops.constant([2], Type.i64)),
-        {"align_corners": True, "mode": "bilinear", "padding_mode": "border"},
-    )
-    columns = ops.squeeze(read, ops.constant([3], Type.i64))
-    turned = ops.transpose(columns, ops.constant([0, 2, 1], Type.i64))
-    return [ops.convert_like(turned, features).output(0)]
