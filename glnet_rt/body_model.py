@@ -16,7 +16,7 @@ from glnet_rt.body_file import NUM_POSE_FEATURES, BodyFile, parse_body, read_bod
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ContractError
 from glnet_rt.rotation import rotvec_to_rotmat
-from glnet_rt.skeleton import H36M_17, LSP_FROM_H36M, NUM_JOINTS, SMPL_PARENTS
+from glnet_rt.skeleton import H36M_17, LSP_FROM_H36M, NUM_JOINTS, NUM_SKELETON, SMPL_PARENTS
 
 _PARENTS = np.array(SMPL_PARENTS, np.int64)
 _FASTMATH = {"contract", "arcp", "nsz", "reassoc"}
@@ -100,9 +100,10 @@ class BodyModel:
             betas: [B, n], n from 0 to `num_betas`; missing ones are zero.
         """
         betas = self._check_betas(betas)
-        dirs = self.rest_dirs[:, :, : betas.shape[1]]
-        rest = self.rest_template + np.einsum("jck,bk->bjc", dirs, betas.astype(np.float64))
-        return np.asarray(rest, dtype=np.float32)
+        count = betas.shape[1]
+        dirs = self.rest_dirs[:, :, :count].reshape(3 * NUM_SKELETON, count)
+        moved = (betas.astype(np.float64) @ dirs.T).reshape(len(betas), NUM_SKELETON, 3)
+        return np.asarray(self.rest_template + moved, dtype=np.float32)
 
     def __call__(self, betas: Array, pose: Array, transl: Array | None = None) -> BodyOutput:
         """Shape and pose B bodies.
