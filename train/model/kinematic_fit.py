@@ -2,7 +2,8 @@
 
 `glnet_rt.kinematic_fit` solves person by person, joint by joint along the tree: hundreds of small
 operators for either. Here Jacobians are one masked product over all keypoints and joints, and the
-dense system is solved by inverting it with a fixed number of matrix products. Tests hold both equal.
+dense system is solved by inverting it with a fixed number of matrix products. Tests hold both
+equal.
 
 Letters: B people, J = 24 joints, S = 29 points of the skeleton, U = 75 unknowns.
 """
