@@ -36,6 +36,7 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8", "packed")
 # What identifies a row when two records are compared.
 KEYS = ("table", "stage", "name", "backend", "precision", "threads", "people")
 REGRESSED = 3
+WARMING = 6  # the last level of a cache may keep only what it has seen again and again
 COLD_BYTES = 64 << 20  # written between two cold runs: more than the last level of any cache here
 
 
@@ -218,15 +219,16 @@ def interleaved(
     Args:
         ways: name -> what to time; the first is ours, and `times` are ratios of medians to it.
         runs: of each, after two that are left out.
-        caches: what they hold when a run begins. `warm`: what the same way left, run once more
-            beforehand; `cold`: something else altogether; `as they are`: what the others left.
+        caches: what they hold when a run begins. `warm`: what the same way left, run so often
+            beforehand that it gets no faster; `cold`: something else altogether; `as they are`:
+            what the others left.
     """
     taken: dict[str, list[float]] = {name: [] for name in ways}
     dirt = np.zeros(COLD_BYTES if caches == "cold" else 0, np.uint8)
     for i in range(2 + runs):
         for name, work in ways.items():
             dirt += 1
-            if caches == "warm":
+            for _ in range(WARMING if caches == "warm" else 0):
                 work()
             started = time.process_time_ns()
             work()

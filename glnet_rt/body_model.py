@@ -23,8 +23,7 @@ _FASTMATH = {"contract", "arcp", "nsz", "reassoc"}
 DENSE = 0.25  # share of pose blendshapes that are not zero, above which they are kept whole
 PADDED_FEATURES = 208  # 207 and a zero: a multiple of the four and eight that are summed at once
 LARGEST_STEP = 32767
-BLOCK = 256  # coordinates whose sums stay in the nearest cache
-LONG_BLOCK = 1024
+BLOCK = 512  # coordinates whose sums stay in the nearest cache
 TOGETHER = 4  # people who share the widened pose blendshapes
 
 
@@ -66,7 +65,7 @@ class BodyModel:
         self.sha256 = arrays.sha256
         self.parents = SMPL_PARENTS
         self.num_betas = self.shapedirs.shape[2]
-        self._shape_rows = np.ascontiguousarray(self.shapedirs.reshape(-1, self.num_betas).T)
+        self._shape_blocks = _in_blocks(self.shapedirs.reshape(-1, self.num_betas))
         self._influences = _compact_weights(self.lbs_weights)
         self._pose_parts = _compact_posedirs(self.posedirs)
         dense = self._pose_parts[2].size > DENSE * self.posedirs.size
@@ -103,7 +102,9 @@ class BodyModel:
         Args:
             betas: [B, n], n from 0 to `num_betas`; missing ones are zero.
         """
-        betas = self._check_betas(betas)
+        return self._rest_skeleton(self._check_betas(betas))
+
+    def _rest_skeleton(self, betas: Array) -> Array:
         count = betas.shape[1]
         dirs = self.rest_dirs[:, :, :count].reshape(3 * NUM_SKELETON, count)
         moved = (betas.astype(np.float64) @ dirs.T).reshape(len(betas), NUM_SKELETON, 3)
@@ -123,17 +124,18 @@ class BodyModel:
         betas = self._check_betas(betas)
         rotmats = _check_pose(pose, len(betas))
         shift = _check_transl(transl, len(betas))
-        rest = self.rest_skeleton(betas)[:, :NUM_JOINTS]
-        world, joints = _forward_kinematics(rotmats, rest)
+        rest = self._rest_skeleton(betas)
+        world, joints = _forward_kinematics(rotmats, rest[:, :NUM_JOINTS])
         joints += shift[:, None]
+        features, maps = _carriers(rotmats, world, rest, joints)
         vertices = np.empty((len(betas), *self.v_template.shape), np.float32)
         flat = vertices.reshape(len(betas), self.v_template.size)
-        _shape(self.v_template.reshape(-1), self._shape_rows, betas, flat)
+        _shape(self.v_template.reshape(-1), self._shape_blocks, betas, flat)
         if self._pose_steps is None:
-            _bend(*self._pose_parts, _pose_features(rotmats), flat)
+            _bend(*self._pose_parts, features, flat)
         else:
-            _bend_dense(*self._pose_steps, _pose_features(rotmats), flat)
-        _skin(*self._influences, _joint_maps(world, rest, joints), vertices)
+            _bend_dense(*self._pose_steps, features, flat)
+        _skin(*self._influences, maps, vertices)
         return BodyOutput(vertices, joints)
 
     def skeleton(self, output: BodyOutput) -> Array:
@@ -307,35 +309,24 @@ def _round_posedirs(posedirs: Array) -> tuple[Array, Array]:
     Returns:
         values: [blocks, 208, BLOCK] int16, the last feature 0; of BLOCK coordinates after another,
             x, y and z of vertex after vertex, those beyond the last 0.
-        step: [blocks * BLOCK] float32, m; what one is of each coordinate. Rounding moves no vertex
-            by more than half a step times the sum of the features' sizes.
+        step: [3 V] float32, m; what one is of each coordinate. Rounding moves no vertex by more
+            than half a step times the sum of the features' sizes.
     """
     largest = np.abs(posedirs).max(axis=(1, 2))
     step = np.where(largest > 0, largest / LARGEST_STEP, 1).astype(np.float32)
-    rounded = np.rint(posedirs / step[:, None, None]).reshape(-1, NUM_POSE_FEATURES)
-    blocks = -(-len(rounded) // BLOCK)
-    values = np.zeros((blocks * BLOCK, PADDED_FEATURES), np.int16)
-    values[: len(rounded), :NUM_POSE_FEATURES] = rounded
-    values = values.reshape(blocks, BLOCK, PADDED_FEATURES).transpose(0, 2, 1)
-    steps = np.ones(blocks * BLOCK, np.float32)
-    steps[: len(rounded)] = np.repeat(step, 3)
-    return np.ascontiguousarray(values), steps
+    rounded = np.zeros((largest.size * 3, PADDED_FEATURES), np.int16)
+    rounded[:, :NUM_POSE_FEATURES] = np.rint(posedirs / step[:, None, None]).reshape(
+        -1, NUM_POSE_FEATURES
+    )
+    return _in_blocks(rounded), np.repeat(step, 3)
 
 
-def _pose_features(rotmats: Array) -> Array:
-    """[B, 208] float32: R - I of joints 1..23, row by row, and a zero."""
-    features = np.zeros((len(rotmats), PADDED_FEATURES), np.float32)
-    change = rotmats[:, 1:] - np.eye(3, dtype=np.float32)
-    features[:, :NUM_POSE_FEATURES] = change.reshape(len(rotmats), NUM_POSE_FEATURES)
-    return features
-
-
-def _joint_maps(world: Array, rest: Array, joints: Array) -> Array:
-    """[B, 24, 12] float32: rest point -> posed point as a 3x4 matrix, row by row."""
-    maps = np.empty((*world.shape[:2], 3, 4), np.float32)
-    maps[..., :3] = world
-    maps[..., 3] = joints - np.einsum("bjac,bjc->bja", world, rest)
-    return maps.reshape(*world.shape[:2], 12)
+def _in_blocks(rows: Array) -> Array:
+    """[N, n] -> [blocks, n, BLOCK], zeros beyond the last, so that summing over n reads onwards."""
+    blocks = -(-len(rows) // BLOCK)
+    padded = np.zeros((blocks * BLOCK, rows.shape[1]), rows.dtype)
+    padded[: len(rows)] = rows
+    return np.ascontiguousarray(padded.reshape(blocks, BLOCK, rows.shape[1]).transpose(0, 2, 1))
 
 
 @nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)
@@ -364,26 +355,52 @@ def _forward_kinematics(rotmats, rest):  # type: ignore[no-untyped-def]
     return world, joints
 
 
+@nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)
+def _carriers(rotmats, world, rest, joints):  # type: ignore[no-untyped-def]
+    """What moves vertices, of [B, 24, 3, 3], [B, 24, 3, 3], [B, 29, 3] and [B, 24, 3].
+
+    Returns:
+        features: [B, 208] float32, R - I of joints 1..23, row by row, and a zero.
+        maps: [B, 24, 12] float32, rest point -> posed point as a 3 x 4 matrix, row by row.
+    """
+    people = rotmats.shape[0]
+    features = np.zeros((people, PADDED_FEATURES), np.float32)
+    maps = np.empty((people, NUM_JOINTS, 12), np.float32)
+    for b in range(people):
+        for j in range(NUM_JOINTS):
+            for r in range(3):
+                shift = joints[b, j, r]
+                for c in range(3):
+                    maps[b, j, 4 * r + c] = world[b, j, r, c]
+                    shift -= world[b, j, r, c] * rest[b, j, c]
+                    if j > 0:
+                        identity = np.float32(1.0) if r == c else np.float32(0.0)
+                        features[b, 9 * (j - 1) + 3 * r + c] = rotmats[b, j, r, c] - identity
+                maps[b, j, 4 * r + 3] = shift
+    return features, maps
+
+
 # Three passes over the vertices are twice as fast as one that does all: each loop stays simple
 # enough for the compiler, and a person's vertices stay in the cache between them. Where a sum runs
 # over blendshapes, coordinates lie side by side, so that no sum has to be taken across a register.
 
 
 @nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)
-def _shape(template, rows, betas, out):  # type: ignore[no-untyped-def]
-    """Write the shaped T-pose into `out`, [B, 3 V], from [3 V] and [n, 3 V]."""
+def _shape(template, blocks, betas, out):  # type: ignore[no-untyped-def]
+    """Write the shaped T-pose into `out`, [B, 3 V], from [3 V] and [blocks, n, BLOCK]."""
     count = betas.shape[1]
     for b in range(out.shape[0]):
-        for start in range(0, out.shape[1], LONG_BLOCK):
-            stop = min(start + LONG_BLOCK, out.shape[1])
-            block = out[b, start:stop]
-            block[:] = template[start:stop]
+        for block in range(blocks.shape[0]):
+            start = BLOCK * block
+            stop = min(start + BLOCK, out.shape[1])
+            shaped = out[b, start:stop]
+            shaped[:] = template[start:stop]
             for k in range(0, count, 2):
                 other = min(k + 1, count - 1)
                 one, two = betas[b, k], betas[b, other] if other > k else np.float32(0.0)
-                along_one, along_two = rows[k, start:stop], rows[other, start:stop]
-                for c in range(len(block)):
-                    block[c] += one * along_one[c] + two * along_two[c]
+                along_one, along_two = blocks[block, k], blocks[block, other]
+                for c in range(len(shaped)):
+                    shaped[c] += one * along_one[c] + two * along_two[c]
 
 
 @nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)
@@ -413,19 +430,19 @@ def _bend_dense(values, step, features, out):  # type: ignore[no-untyped-def]
     """The same from `_round_posedirs`, into [B, 3 V]; people go in fours, or one by himself."""
     people, size = out.shape
     sums = np.empty((TOGETHER, BLOCK), np.float32)
-    four = np.zeros((TOGETHER, PADDED_FEATURES), np.float32)
-    for first in range(0, people, TOGETHER):
-        count = min(TOGETHER, people - first)
-        four[:] = 0.0
-        four[:count] = features[first : first + count]
-        for block in range(values.shape[0]):
+    padded = np.zeros((people + TOGETHER - 1, PADDED_FEATURES), np.float32)
+    padded[:people] = features
+    for block in range(values.shape[0]):  # read once for all people
+        start = BLOCK * block
+        stop = min(start + BLOCK, size)
+        for first in range(0, people, TOGETHER):
+            count = min(TOGETHER, people - first)
             sums[:] = 0.0
             if count == 1:
-                _sum_one(values[block], four[0], sums[0])
+                _sum_one(values[block], padded[first], sums[0])
             else:
+                four = padded[first : first + TOGETHER]
                 _sum_four(values[block], four, sums[0], sums[1], sums[2], sums[3])
-            start = BLOCK * block
-            stop = min(start + BLOCK, size)
             for i in range(count):
                 moved, by, unit = out[first + i, start:stop], sums[i], step[start:stop]
                 for c in range(len(moved)):
