@@ -125,9 +125,7 @@ class BodyModel:
         rotmats = _check_pose(pose, len(betas))
         shift = _check_transl(transl, len(betas))
         rest = self._rest_skeleton(betas)
-        world, joints = _forward_kinematics(rotmats, rest[:, :NUM_JOINTS])
-        joints += shift[:, None]
-        features, maps = _carriers(rotmats, world, rest, joints)
+        joints, features, maps = _pose_joints(rotmats, rest, shift)
         vertices = np.empty((len(betas), *self.v_template.shape), np.float32)
         flat = vertices.reshape(len(betas), self.v_template.size)
         _shape(self.v_template.reshape(-1), self._shape_blocks, betas, flat)
@@ -356,19 +354,22 @@ def _forward_kinematics(rotmats, rest):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)
-def _carriers(rotmats, world, rest, joints):  # type: ignore[no-untyped-def]
-    """What moves vertices, of [B, 24, 3, 3], [B, 24, 3, 3], [B, 29, 3] and [B, 24, 3].
+def _pose_joints(rotmats, rest, transl):  # type: ignore[no-untyped-def]
+    """Joints, and what moves vertices, of [B, 24, 3, 3], [B, 29, 3] and [B, 3].
 
     Returns:
+        joints: [B, 24, 3] float32, m, translation included.
         features: [B, 208] float32, R - I of joints 1..23, row by row, and a zero.
         maps: [B, 24, 12] float32, rest point -> posed point as a 3 x 4 matrix, row by row.
     """
     people = rotmats.shape[0]
+    world, joints = _forward_kinematics(rotmats, rest[:, :NUM_JOINTS])
     features = np.zeros((people, PADDED_FEATURES), np.float32)
     maps = np.empty((people, NUM_JOINTS, 12), np.float32)
     for b in range(people):
         for j in range(NUM_JOINTS):
             for r in range(3):
+                joints[b, j, r] += transl[b, r]
                 shift = joints[b, j, r]
                 for c in range(3):
                     maps[b, j, 4 * r + c] = world[b, j, r, c]
@@ -377,7 +378,7 @@ def _carriers(rotmats, world, rest, joints):  # type: ignore[no-untyped-def]
                         identity = np.float32(1.0) if r == c else np.float32(0.0)
                         features[b, 9 * (j - 1) + 3 * r + c] = rotmats[b, j, r, c] - identity
                 maps[b, j, 4 * r + 3] = shift
-    return features, maps
+    return joints, features, maps
 
 
 # Three passes over the vertices are twice as fast as one that does all: each loop stays simple
