@@ -119,8 +119,8 @@ def square_around(box: Array, box_scale: float) -> tuple[Array, float]:
 def crop_from_image_affine(center_px: Array, side_px: float, size: int) -> Array:
     """[2, 3] float64: image px -> crop px, of the square laid edge to edge on `size` pixels."""
     scale = size / side_px
-    shift = size / 2 - 0.5 - center_px * scale
-    return np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]])
+    x, y = (size / 2 - 0.5 - center * scale for center in center_px.tolist())
+    return np.array([[scale, 0.0, x], [0.0, scale, y]])
 
 
 def cut_crops(
@@ -239,8 +239,10 @@ def window_under(
         for center, limit in zip(center_px.tolist(), image_size, strict=True)
     )
     # The centre of the window's first pixel, in image px, is that of the block it averages.
-    origin = np.array([columns.start, rows.start]) + (block - 1) / 2
-    x, y = ((center_px - (size / 2 - 0.5) * step - origin) / block).tolist()
+    x, y = (
+        (center - (size / 2 - 0.5) * step - (pixels.start + (block - 1) / 2)) / block
+        for center, pixels in zip(center_px.tolist(), (columns, rows), strict=True)
+    )
     return Window(columns, rows, halvings, step / block, (x, y))
 
 
