@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +15,26 @@ import numpy as np
 
 from glnet_rt.artifact import BODY, Artifact
 from glnet_rt.backends import BACKENDS
-from glnet_rt.body_model import BodyModel
-from glnet_rt.contracts import Array, NetOutput, Result
+from glnet_rt.body_file import BodyFile, parse_body
+from glnet_rt.body_model import BodyModel, BodyOutput
+from glnet_rt.contracts import Array, Crop, NetOutput, Result
 from glnet_rt.crop import crop_from_image_affine, cut_crops, normalise, square_around
 from glnet_rt.decode import Decoder
 from glnet_rt.errors import GlnetError
+from glnet_rt.kinematics import twist_from_rotations
 from glnet_rt.out import OverlayRenderer
 from glnet_rt.probe import Probe
 from glnet_rt.rotation import rotmat_to_rotvec
+from glnet_rt.skeleton import NUM_JOINTS, SMPL_PARENTS
 from glnet_rt.spec import NetSpec
 
 if TYPE_CHECKING:
     from train.model.glnet import GLNet
 
 Way = Callable[[], object]
+Pose = tuple[Array, Array, Array]  # betas, rotation matrices and translations, as BodyModel takes
+LARGE = 256  # px, the input of the larger networks, whose crops are timed whatever the artifact's
+LENS = np.array([[1500.0, 0.0, 959.5], [0.0, 1500.0, 539.5], [0.0, 0.0, 1.0]])
 
 
 def stages(artifact: str | None, image: Array, boxes: Array) -> dict[str, dict[str, Way]]:
@@ -39,34 +47,89 @@ def stages(artifact: str | None, image: Array, boxes: Array) -> dict[str, dict[s
     """
     cv2.setNumThreads(1)
     opened = Artifact.open(artifact)
-    spec, people = opened.spec, len(boxes)
-    body = BodyModel.from_bytes(opened.read(BODY), BODY)
-    output = answers(Probe.read(opened).output, people)
-    crops, cut = cut_crops(image, boxes, spec)
-    decoder, size = Decoder(body, spec), (image.shape[1], image.shape[0])
-    found = decoder(output, cut, size)
-    result = Result(found, 0, 0, size, body.faces)
-    renderer = OverlayRenderer()
-    pose = np.stack([np.concatenate([p.global_orient[None], p.body_pose]) for p in found])
-    transl = np.stack([p.transl for p in found])
-    ways: dict[str, dict[str, Way]] = {
-        "crop": {
-            "glnet_rt.crop, bytes": lambda: cut_crops(image, boxes, spec),
-            "glnet_rt.crop, normalised": lambda: normalise(cut_crops(image, boxes, spec)[0], spec),
-            "warpAffine of the whole picture, NumPy": lambda: warp_whole(image, boxes, spec),
-        },
-        "normalise": {
-            "numba": lambda: normalise(crops, spec),
-            "NumPy": lambda: normalised_by_numpy(crops, spec),
-        },
-        "decode": {"glnet_rt.decode, skinning included": lambda: decoder(output, cut, size)},
-        "skinning": {"numba": lambda: body(output.betas, pose, transl)},
-        "overlay": {"numba z-buffer": lambda: renderer.draw(image, result)},
+    ways = {
+        f"crop, {size} px": crop_ways(replace(opened.spec, input_size=size), image, boxes)
+        for size in sorted({opened.spec.input_size, LARGE})
     }
-    oracle = smplx_way(opened, output.betas, pose, transl)
-    if oracle is not None:
-        ways["skinning"]["smplx"] = oracle
+    crops, cut = cut_crops(image, boxes, opened.spec)
+    ways["normalise"] = {
+        "numba": lambda: normalise(crops, opened.spec),
+        "NumPy": lambda: normalised_by_numpy(crops, opened.spec),
+    }
+    file = parse_body(opened.read(BODY), BODY)
+    body, size = BodyModel(file), (image.shape[1], image.shape[0])
+    output = answers(Probe.read(opened).output, len(boxes))
+    found = Decoder(body, opened.spec)(output, cut, size, LENS)
+    rotmats = np.stack([np.concatenate([p.global_orient[None], p.body_pose]) for p in found])
+    pose = (output.betas, rotmats, np.stack([p.transl for p in found]))
+    ways["kinematics and decoding"] = decode_ways(body, opened.spec, output, pose, cut, size)
+    ways["skinning"] = skinning_ways(file, pose)
+    ways["skinning of a dense body"] = skinning_ways(dense(file), pose)
+    ways["overlay"] = overlay_ways(image, Result(found, 0, 0, size, body.faces))
     return ways
+
+
+def crop_ways(spec: NetSpec, image: Array, boxes: Array) -> dict[str, Way]:
+    """From a picture to what a network of this input size takes."""
+    return {
+        "glnet_rt.crop, bytes": lambda: cut_crops(image, boxes, spec),
+        "glnet_rt.crop, normalised": lambda: normalise(cut_crops(image, boxes, spec)[0], spec),
+        "warpAffine of the whole picture, NumPy": lambda: warp_whole(image, boxes, spec),
+    }
+
+
+def decode_ways(
+    body: BodyModel,
+    spec: NetSpec,
+    output: NetOutput,
+    pose: Pose,
+    crops: Sequence[Crop],
+    size: tuple[int, int],
+) -> dict[str, Way]:
+    """All that decoding does but skinning, from each kind of rotations that can be had."""
+    posed = _Posed(body, pose)
+    told = Decoder(posed, spec)
+    ways: dict[str, Way] = {spec.representation: lambda: told(output, crops, size)}
+    if spec.representation == "direct":
+        twist = twist_from_rotations(pose[1], body.rest_skeleton(output.betas))
+        other = replace(output, twist=twist, rot6d=None, spread=None)
+        solved = Decoder(posed, replace(spec, representation="decomposed", fit_prior_rad=0.0))
+        ways["decomposed"] = lambda: solved(other, crops, size)
+    return ways
+
+
+class _Posed(BodyModel):
+    """A body that was posed beforehand, so that decoding is timed without skinning."""
+
+    def __init__(self, body: BodyModel, pose: Pose) -> None:
+        self.__dict__.update(body.__dict__)
+        self._answer = body(*pose)
+
+    def __call__(self, betas: Array, pose: Array, transl: Array | None = None) -> BodyOutput:
+        return self._answer
+
+
+def skinning_ways(file: BodyFile, pose: Pose) -> dict[str, Way]:
+    """Ours and, where it can be imported, smplx."""
+    body = BodyModel(file)
+    ways: dict[str, Way] = {"numba": lambda: body(*pose)}
+    oracle = smplx_way(file, *pose)
+    return ways if oracle is None else {**ways, "smplx": oracle}
+
+
+def dense(file: BodyFile) -> BodyFile:
+    """The same body with pose blendshapes that move every vertex by every joint, as SMPL's do."""
+    rng = np.random.default_rng(0)
+    posedirs = rng.normal(scale=1e-3, size=file.posedirs.shape).astype(np.float32)
+    return replace(file, posedirs=posedirs)
+
+
+def overlay_ways(image: Array, result: Result) -> dict[str, Way]:
+    """Ours and, where it can be imported, pyrender."""
+    renderer = OverlayRenderer()
+    ways: dict[str, Way] = {"numba z-buffer": lambda: renderer.draw(image, result)}
+    other = pyrender_way(image, result)
+    return ways if other is None else {**ways, "pyrender": other}
 
 
 def answers(output: NetOutput, people: int) -> NetOutput:
@@ -93,17 +156,17 @@ def normalised_by_numpy(crops: Array, spec: NetSpec) -> Array:
     return np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))
 
 
-def smplx_way(opened: Artifact, betas: Array, pose: Array, transl: Array) -> Way | None:
+def smplx_way(file: BodyFile, betas: Array, rotmats: Array, transl: Array) -> Way | None:
     """smplx on torch, one thread, the same body; None, and why on stderr, where it is missing."""
     try:
         import torch
 
-        model = smplx_body(opened.read_arrays(BODY), len(betas))
+        model = smplx_body(file, len(betas))
     except ImportError as error:
         print(f"smplx is left out: {error}", file=sys.stderr)
         return None
     torch.set_num_threads(1)
-    turns = torch.from_numpy(rotmat_to_rotvec(pose))
+    turns = torch.from_numpy(rotmat_to_rotvec(rotmats))
     given = {
         "betas": torch.from_numpy(betas),
         "global_orient": turns[:, 0],
@@ -118,20 +181,60 @@ def smplx_way(opened: Artifact, betas: Array, pose: Array, transl: Array) -> Way
     return way
 
 
-def smplx_body(arrays: Mapping[str, Array], people: int) -> Callable[..., object]:
-    """smplx's model of a body file.
+def smplx_body(file: BodyFile, people: int) -> Callable[..., object]:
+    """smplx's model of a body.
 
     Raises:
         ImportError: without smplx.
     """
     import smplx
 
-    names = smplx.vertex_ids.vertex_ids["smplh"]
+    arrays = {
+        "v_template": file.v_template, "shapedirs": file.shapedirs, "posedirs": file.posedirs,
+        "J_regressor": file.J_regressor, "weights": file.lbs_weights, "f": file.faces,
+        "kintree_table": np.array([SMPL_PARENTS, range(NUM_JOINTS)]),
+    }  # fmt: skip
+    names = dict.fromkeys(smplx.vertex_ids.vertex_ids["smplh"], 0)
     struct = smplx.utils.Struct(**arrays)
     model: Callable[..., object] = smplx.SMPL(
-        "", data_struct=struct, batch_size=people, vertex_ids=dict.fromkeys(names, 0)
+        "", data_struct=struct, batch_size=people, vertex_ids=names
     )
     return model
+
+
+def pyrender_way(image: Array, result: Result) -> Way | None:
+    """pyrender with OSMesa, the usual way; None, and why on stderr, where either is missing.
+
+    As demos of other packages do, each picture gets a scene of its own, whose colours go where it
+    has depth. Everyone must have the same K.
+    """
+    os.environ.setdefault("PYOPENGL_PLATFORM", "osmesa")
+    try:
+        import pyrender
+        import trimesh
+
+        renderer = pyrender.OffscreenRenderer(*result.image_size)
+    except Exception as error:  # PyOpenGL raises what it likes where a library is missing
+        print(f"pyrender is left out: {type(error).__name__}: {error}", file=sys.stderr)
+        return None
+    K = result.people[0].K
+    # Its pixels begin at their edge, its cameras look along -z, and up is +y.
+    camera = pyrender.IntrinsicsCamera(K[0, 0], K[1, 1], K[0, 2] + 0.5, K[1, 2] + 0.5, zfar=100.0)
+    light = pyrender.DirectionalLight(intensity=4.0)
+    skin = pyrender.MetallicRoughnessMaterial(metallicFactor=0.2, baseColorFactor=(0.6, 0.7, 1, 1))
+
+    def way() -> Array:
+        scene = pyrender.Scene(ambient_light=(0.3, 0.3, 0.3))
+        for person in result.people:
+            mesh = trimesh.Trimesh(person.vertices * [1, -1, -1], result.faces, process=False)
+            scene.add(pyrender.Mesh.from_trimesh(mesh, material=skin))
+        scene.add(camera)
+        scene.add(light)
+        drawn, depth = renderer.render(scene)
+        blended = 0.4 * image + 0.6 * drawn[..., ::-1]
+        return np.where(depth[..., None] > 0, blended, image).astype(np.uint8)
+
+    return way
 
 
 @contextmanager

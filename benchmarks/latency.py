@@ -37,6 +37,7 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8", "packed")
 # What identifies a row when two records are compared.
 KEYS = ("table", "stage", "name", "backend", "precision", "threads", "people")
 REGRESSED = 3
+WARMING = 6  # the last level of a cache may keep only what it has seen again and again
 COLD_BYTES = 64 << 20  # written between two cold runs: more than the last level of any cache here
 
 
@@ -187,11 +188,11 @@ def stage_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         for stage, ways in alternatives.stages(
             arguments.artifact, noise(0), person_boxes(people)
         ).items():
-            for cold in (False, True) if stage == "skinning" else (False,):
-                name = f"{stage}, cold" if cold else stage
+            for caches in ("warm", "cold") if stage.startswith("skinning") else ("as they are",):
+                name = stage if caches == "as they are" else f"{stage}, {caches}"
                 rows += [
                     {"stage": name, "people": people, **row}
-                    for row in interleaved(ways, frames, cold)
+                    for row in interleaved(ways, frames, caches)
                 ]
     return rows
 
@@ -216,20 +217,24 @@ def network_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def interleaved(
-    ways: Mapping[str, Callable[[], object]], runs: int, cold: bool = False
+    ways: Mapping[str, Callable[[], object]], runs: int, caches: str = "as they are"
 ) -> list[dict[str, Any]]:
     """Run all ways in turns, so that what else the machine does falls on each alike.
 
     Args:
         ways: name -> what to time; the first is ours, and `times` are ratios of medians to it.
         runs: of each, after two that are left out.
-        cold: whether to write over the caches before each run.
+        caches: what they hold when a run begins. `warm`: what the same way left, run so often
+            beforehand that it gets no faster; `cold`: something else altogether; `as they are`:
+            what the others left.
     """
     taken: dict[str, list[float]] = {name: [] for name in ways}
-    dirt = np.zeros(COLD_BYTES if cold else 0, np.uint8)
+    dirt = np.zeros(COLD_BYTES if caches == "cold" else 0, np.uint8)
     for i in range(2 + runs):
         for name, work in ways.items():
             dirt += 1
+            for _ in range(WARMING if caches == "warm" else 0):
+                work()
             started = time.process_time_ns()
             work()
             if i >= 2:

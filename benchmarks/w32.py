@@ -34,6 +34,7 @@ from benchmarks.latency import interleaved, spread
 from export.random_network import random_network, random_preset
 from glnet_rt import Frame, Result
 from glnet_rt.artifact import BODY, Artifact, model_name
+from glnet_rt.body_file import parse_body
 from glnet_rt.body_model import BodyModel
 from glnet_rt.cli.demo import CLIP
 from glnet_rt.contracts import Array
@@ -189,14 +190,14 @@ def ours(path: Path, precision: str, video: Path) -> Iterator[dict[str, float]]:
 def usual(video: Path) -> Iterator[dict[str, float]]:
     """OpenCV reads, warps and normalises; torch predicts from every pixel; smplx poses."""
     path = ROOT / "glnet_rt/assets/body.npz"
-    body = BodyModel.load(path)
+    file = parse_body(path.read_bytes(), path.name)
+    body = BodyModel(file)
     config = preset("w32", representation="direct", body_id=body.body_id, body_sha256=body.sha256)
     config = dataclasses.replace(
         as_in_the_paper(config), heatmaps=False, surface=False, global_baseline=False
     )
     model = random_network(config, seed=0)
-    with np.load(path) as arrays:
-        pose = alternatives.smplx_body(dict(arrays), 1)
+    pose = alternatives.smplx_body(file, 1)
     with torch.inference_mode():
         while True:
             capture = cv2.VideoCapture(str(video))

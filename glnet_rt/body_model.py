@@ -16,13 +16,15 @@ from glnet_rt.body_file import NUM_POSE_FEATURES, BodyFile, parse_body, read_bod
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ContractError
 from glnet_rt.rotation import rotvec_to_rotmat
-from glnet_rt.skeleton import H36M_17, LSP_FROM_H36M, NUM_JOINTS, SMPL_PARENTS
+from glnet_rt.skeleton import H36M_17, LSP_FROM_H36M, NUM_JOINTS, NUM_SKELETON, SMPL_PARENTS
 
 _PARENTS = np.array(SMPL_PARENTS, np.int64)
 _FASTMATH = {"contract", "arcp", "nsz", "reassoc"}
 DENSE = 0.25  # share of pose blendshapes that are not zero, above which they are kept whole
-PADDED_FEATURES = 208  # 207 and a zero: a multiple of 16, which needs no remainder
+PADDED_FEATURES = 208  # 207 and a zero: a multiple of the four and eight that are summed at once
 LARGEST_STEP = 32767
+BLOCK = 512  # coordinates whose sums stay in the nearest cache
+TOGETHER = 4  # people who share the widened pose blendshapes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,9 +65,10 @@ class BodyModel:
         self.sha256 = arrays.sha256
         self.parents = SMPL_PARENTS
         self.num_betas = self.shapedirs.shape[2]
+        self._shape_blocks = _in_blocks(self.shapedirs.reshape(-1, self.num_betas))
         self._influences = _compact_weights(self.lbs_weights)
-        self._pose_runs = _compact_posedirs(self.posedirs)
-        dense = self._pose_runs[2].size > DENSE * self.posedirs.size
+        self._pose_parts = _compact_posedirs(self.posedirs)
+        dense = self._pose_parts[2].size > DENSE * self.posedirs.size
         self._pose_steps = _round_posedirs(self.posedirs) if dense else None
         self.rest_template, self.rest_dirs = self._rest_basis()
         self._coco = None if self.coco_regressor is None else _Regressor(self.coco_regressor)
@@ -99,10 +102,13 @@ class BodyModel:
         Args:
             betas: [B, n], n from 0 to `num_betas`; missing ones are zero.
         """
-        betas = self._check_betas(betas)
-        dirs = self.rest_dirs[:, :, : betas.shape[1]]
-        rest = self.rest_template + np.einsum("jck,bk->bjc", dirs, betas.astype(np.float64))
-        return np.asarray(rest, dtype=np.float32)
+        return self._rest_skeleton(self._check_betas(betas))
+
+    def _rest_skeleton(self, betas: Array) -> Array:
+        count = betas.shape[1]
+        dirs = self.rest_dirs[:, :, :count].reshape(3 * NUM_SKELETON, count)
+        moved = (betas.astype(np.float64) @ dirs.T).reshape(len(betas), NUM_SKELETON, 3)
+        return np.asarray(self.rest_template + moved, dtype=np.float32)
 
     def __call__(self, betas: Array, pose: Array, transl: Array | None = None) -> BodyOutput:
         """Shape and pose B bodies.
@@ -118,16 +124,16 @@ class BodyModel:
         betas = self._check_betas(betas)
         rotmats = _check_pose(pose, len(betas))
         shift = _check_transl(transl, len(betas))
-        rest = self.rest_skeleton(betas)[:, :NUM_JOINTS]
-        world, joints = _forward_kinematics(rotmats, rest)
-        joints += shift[:, None]
+        rest = self._rest_skeleton(betas)
+        joints, features, maps = _pose_joints(rotmats, rest, shift)
         vertices = np.empty((len(betas), *self.v_template.shape), np.float32)
-        _shape(self.v_template, self.shapedirs, betas, vertices)
+        flat = vertices.reshape(len(betas), self.v_template.size)
+        _shape(self.v_template.reshape(-1), self._shape_blocks, betas, flat)
         if self._pose_steps is None:
-            _bend(*self._pose_runs, _pose_features(rotmats), vertices)
+            _bend(*self._pose_parts, features, flat)
         else:
-            _bend_dense(*self._pose_steps, _pose_features(rotmats), vertices)
-        _skin(*self._influences, _joint_maps(world, rest, joints), vertices)
+            _bend_dense(*self._pose_steps, features, flat)
+        _skin(*self._influences, maps, vertices)
         return BodyOutput(vertices, joints)
 
     def skeleton(self, output: BodyOutput) -> Array:
@@ -270,66 +276,55 @@ def _compact_weights(lbs_weights: Array) -> tuple[Array, Array, Array]:
     """Drop the zeros of [V, 24].
 
     Returns:
-        first: [V + 1] int64; entries first[v] to first[v + 1] belong to vertex v.
-        joints: [W] int64 and weights: [W] float32, the entries.
+        first: [V + 1] uint64; entries first[v] to first[v + 1] belong to vertex v. Unsigned, as
+            all that kernels index by: numba lets negative ones count from the end, which takes a
+            third of the time.
+        joints: [W] uint64 and weights: [W] float32, the entries.
     """
     vertex, joints = np.nonzero(lbs_weights)
-    first = np.searchsorted(vertex, np.arange(len(lbs_weights) + 1)).astype(np.int64)
-    return first, joints, lbs_weights[vertex, joints]
+    first = np.searchsorted(vertex, np.arange(len(lbs_weights) + 1)).astype(np.uint64)
+    return first, joints.astype(np.uint64), lbs_weights[vertex, joints]
 
 
 def _compact_posedirs(posedirs: Array) -> tuple[Array, Array, Array]:
-    """Keep the runs of neighbouring joints that move a vertex, for SMPL all 23, for ours two.
+    """Keep of each joint the coordinates it moves: for SMPL nearly all, for ours one in ten.
 
     Returns:
-        first: [V + 1] int64; runs first[v] to first[v + 1] belong to vertex v.
-        runs: [R, 3] int64: first pose feature, number of features, place in `values`.
-        values: flat float32; of each run the features' weights for x, then y, then z.
+        first: [24] int64; entries first[j] to first[j + 1] belong to joint j + 1.
+        places: [N] uint64, the coordinates, 3 * vertex + axis.
+        values: [9, N] float32, their weights.
     """
-    per_joint = posedirs.reshape(len(posedirs), 3, NUM_JOINTS - 1, 9)
-    used = per_joint.any(axis=(1, 3))
-    edge = np.diff(np.pad(used, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    vertex, start = np.nonzero(edge == 1)
-    stop = np.nonzero(edge == -1)[1]
-    size = 9 * (stop - start)
-    place = np.cumsum(3 * size) - 3 * size
-    values = [
-        posedirs[v, :, 9 * i : 9 * j].ravel() for v, i, j in zip(vertex, start, stop, strict=True)
-    ]
-    first = np.searchsorted(vertex, np.arange(len(posedirs) + 1)).astype(np.int64)
-    runs = np.stack([9 * start, size, place], axis=1).astype(np.int64)
-    return first, runs, np.concatenate([np.zeros(0, np.float32), *values])
+    per_joint = posedirs.reshape(-1, NUM_JOINTS - 1, 9)
+    joint, places = np.nonzero(per_joint.any(axis=2).T)
+    first = np.searchsorted(joint, np.arange(NUM_JOINTS)).astype(np.int64)
+    values = np.ascontiguousarray(per_joint[places, joint].T)
+    return first, places.astype(np.uint64), values
 
 
 def _round_posedirs(posedirs: Array) -> tuple[Array, Array]:
     """Pose blendshapes as int16, half the bytes: SMPL's 17 MB are what posing one body waits for.
 
     Returns:
-        values: [V, 3, 208] int16, the last 0.
-        step: [V] float32, m; what one is of each vertex. Rounding moves no vertex by more than
-            half a step times the sum of the features' sizes.
+        values: [blocks, 208, BLOCK] int16, the last feature 0; of BLOCK coordinates after another,
+            x, y and z of vertex after vertex, those beyond the last 0.
+        step: [3 V] float32, m; what one is of each coordinate. Rounding moves no vertex by more
+            than half a step times the sum of the features' sizes.
     """
     largest = np.abs(posedirs).max(axis=(1, 2))
     step = np.where(largest > 0, largest / LARGEST_STEP, 1).astype(np.float32)
-    values = np.zeros((len(posedirs), 3, PADDED_FEATURES), np.int16)
-    values[:, :, :NUM_POSE_FEATURES] = np.rint(posedirs / step[:, None, None])
-    return values, step
+    rounded = np.zeros((largest.size * 3, PADDED_FEATURES), np.int16)
+    rounded[:, :NUM_POSE_FEATURES] = np.rint(posedirs / step[:, None, None]).reshape(
+        -1, NUM_POSE_FEATURES
+    )
+    return _in_blocks(rounded), np.repeat(step, 3)
 
 
-def _pose_features(rotmats: Array) -> Array:
-    """[B, 208] float32: R - I of joints 1..23, row by row, and a zero."""
-    features = np.zeros((len(rotmats), PADDED_FEATURES), np.float32)
-    change = rotmats[:, 1:] - np.eye(3, dtype=np.float32)
-    features[:, :NUM_POSE_FEATURES] = change.reshape(len(rotmats), NUM_POSE_FEATURES)
-    return features
-
-
-def _joint_maps(world: Array, rest: Array, joints: Array) -> Array:
-    """[B, 24, 12] float32: rest point -> posed point as a 3x4 matrix, row by row."""
-    maps = np.empty((*world.shape[:2], 3, 4), np.float32)
-    maps[..., :3] = world
-    maps[..., 3] = joints - np.einsum("bjac,bjc->bja", world, rest)
-    return maps.reshape(*world.shape[:2], 12)
+def _in_blocks(rows: Array) -> Array:
+    """[N, n] -> [blocks, n, BLOCK], zeros beyond the last, so that summing over n reads onwards."""
+    blocks = -(-len(rows) // BLOCK)
+    padded = np.zeros((blocks * BLOCK, rows.shape[1]), rows.dtype)
+    padded[: len(rows)] = rows
+    return np.ascontiguousarray(padded.reshape(blocks, BLOCK, rows.shape[1]).transpose(0, 2, 1))
 
 
 @nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)
@@ -358,98 +353,145 @@ def _forward_kinematics(rotmats, rest):  # type: ignore[no-untyped-def]
     return world, joints
 
 
+@nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)
+def _pose_joints(rotmats, rest, transl):  # type: ignore[no-untyped-def]
+    """Joints, and what moves vertices, of [B, 24, 3, 3], [B, 29, 3] and [B, 3].
+
+    Returns:
+        joints: [B, 24, 3] float32, m, translation included.
+        features: [B, 208] float32, R - I of joints 1..23, row by row, and a zero.
+        maps: [B, 24, 12] float32, rest point -> posed point as a 3 x 4 matrix, row by row.
+    """
+    people = rotmats.shape[0]
+    world, joints = _forward_kinematics(rotmats, rest[:, :NUM_JOINTS])
+    features = np.zeros((people, PADDED_FEATURES), np.float32)
+    maps = np.empty((people, NUM_JOINTS, 12), np.float32)
+    for b in range(people):
+        for j in range(NUM_JOINTS):
+            for r in range(3):
+                joints[b, j, r] += transl[b, r]
+                shift = joints[b, j, r]
+                for c in range(3):
+                    maps[b, j, 4 * r + c] = world[b, j, r, c]
+                    shift -= world[b, j, r, c] * rest[b, j, c]
+                    if j > 0:
+                        identity = np.float32(1.0) if r == c else np.float32(0.0)
+                        features[b, 9 * (j - 1) + 3 * r + c] = rotmats[b, j, r, c] - identity
+                maps[b, j, 4 * r + 3] = shift
+    return joints, features, maps
+
+
 # Three passes over the vertices are twice as fast as one that does all: each loop stays simple
-# enough for the compiler, and a person's vertices stay in the cache between them.
+# enough for the compiler, and a person's vertices stay in the cache between them. Where a sum runs
+# over blendshapes, coordinates lie side by side, so that no sum has to be taken across a register.
 
 
 @nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)
-def _shape(template, shapedirs, betas, out):  # type: ignore[no-untyped-def]
-    """Write the shaped T-pose into `out`, [B, V, 3]."""
+def _shape(template, blocks, betas, out):  # type: ignore[no-untyped-def]
+    """Write the shaped T-pose into `out`, [B, 3 V], from [3 V] and [blocks, n, BLOCK]."""
+    count = betas.shape[1]
     for b in range(out.shape[0]):
-        for v in range(out.shape[1]):
-            x, y, z = template[v, 0], template[v, 1], template[v, 2]
-            for k in range(betas.shape[1]):
-                x += shapedirs[v, 0, k] * betas[b, k]
-                y += shapedirs[v, 1, k] * betas[b, k]
-                z += shapedirs[v, 2, k] * betas[b, k]
-            out[b, v, 0], out[b, v, 1], out[b, v, 2] = x, y, z
+        for block in range(blocks.shape[0]):
+            start = BLOCK * block
+            stop = min(start + BLOCK, out.shape[1])
+            shaped = out[b, start:stop]
+            shaped[:] = template[start:stop]
+            for k in range(0, count, 2):
+                other = min(k + 1, count - 1)
+                one, two = betas[b, k], betas[b, other] if other > k else np.float32(0.0)
+                along_one, along_two = blocks[block, k], blocks[block, other]
+                for c in range(len(shaped)):
+                    shaped[c] += one * along_one[c] + two * along_two[c]
 
 
 @nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)
-def _bend(first, runs, values, features, out):  # type: ignore[no-untyped-def]
-    """Add the pose blendshapes to `out`; a vertex's weights are read once for all people."""
-    for v in range(out.shape[1]):
-        for b in range(out.shape[0]):
-            x = y = z = np.float32(0.0)
-            for r in range(first[v], first[v + 1]):
-                start, size, place = runs[r]
-                feature = features[b, start : start + size]
-                along_x = values[place : place + size]
-                along_y = values[place + size : place + 2 * size]
-                along_z = values[place + 2 * size : place + 3 * size]
-                for k in range(size):
-                    x += along_x[k] * feature[k]
-                    y += along_y[k] * feature[k]
-                    z += along_z[k] * feature[k]
-            out[b, v, 0] += x
-            out[b, v, 1] += y
-            out[b, v, 2] += z
+def _bend(first, places, values, features, out):  # type: ignore[no-untyped-def]
+    """Add the pose blendshapes of `_compact_posedirs` to `out`, [B, 3 V]."""
+    moved = np.empty(np.diff(first).max(), np.float32)
+    for b in range(out.shape[0]):
+        coordinates = out[b]
+        for j in range(NUM_JOINTS - 1):
+            start, stop = first[j], first[j + 1]
+            f, to = features[b, 9 * j : 9 * j + 9], places[start:stop]
+            w0, w1, w2 = values[0, start:stop], values[1, start:stop], values[2, start:stop]
+            w3, w4, w5 = values[3, start:stop], values[4, start:stop], values[5, start:stop]
+            w6, w7, w8 = values[6, start:stop], values[7, start:stop], values[8, start:stop]
+            for i in range(len(to)):
+                moved[i] = (
+                    f[0] * w0[i] + f[1] * w1[i] + f[2] * w2[i]
+                    + f[3] * w3[i] + f[4] * w4[i] + f[5] * w5[i]
+                    + f[6] * w6[i] + f[7] * w7[i] + f[8] * w8[i]
+                )  # fmt: skip
+            for i in range(len(to)):
+                coordinates[to[i]] += moved[i]
 
 
 @nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)
 def _bend_dense(values, step, features, out):  # type: ignore[no-untyped-def]
-    """The same from `_round_posedirs`; people go in pairs, which share the widened weights."""
-    people = out.shape[0]
-    for v in range(out.shape[1]):
-        weights = values[v]
-        for b in range(0, people - 1, 2):
-            one, two = features[b], features[b + 1]
-            x = y = z = p = q = r = np.float32(0.0)
-            for k in range(PADDED_FEATURES):
-                in_x, in_y = np.float32(weights[0, k]), np.float32(weights[1, k])
-                in_z = np.float32(weights[2, k])
-                x += in_x * one[k]
-                y += in_y * one[k]
-                z += in_z * one[k]
-                p += in_x * two[k]
-                q += in_y * two[k]
-                r += in_z * two[k]
-            _move(out[b, v], step[v], x, y, z)
-            _move(out[b + 1, v], step[v], p, q, r)
-        if people % 2:
-            last = features[people - 1]
-            x = y = z = np.float32(0.0)
-            for k in range(PADDED_FEATURES):
-                x += np.float32(weights[0, k]) * last[k]
-                y += np.float32(weights[1, k]) * last[k]
-                z += np.float32(weights[2, k]) * last[k]
-            _move(out[people - 1, v], step[v], x, y, z)
+    """The same from `_round_posedirs`, into [B, 3 V]; people go in fours, or one by himself."""
+    people, size = out.shape
+    sums = np.empty((TOGETHER, BLOCK), np.float32)
+    padded = np.zeros((people + TOGETHER - 1, PADDED_FEATURES), np.float32)
+    padded[:people] = features
+    for block in range(values.shape[0]):  # read once for all people
+        start = BLOCK * block
+        stop = min(start + BLOCK, size)
+        for first in range(0, people, TOGETHER):
+            count = min(TOGETHER, people - first)
+            sums[:] = 0.0
+            if count == 1:
+                _sum_one(values[block], padded[first], sums[0])
+            else:
+                four = padded[first : first + TOGETHER]
+                _sum_four(values[block], four, sums[0], sums[1], sums[2], sums[3])
+            for i in range(count):
+                moved, by, unit = out[first + i, start:stop], sums[i], step[start:stop]
+                for c in range(len(moved)):
+                    moved[c] += unit[c] * by[c]
 
 
 @nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)
-def _move(point, step, x, y, z):  # type: ignore[no-untyped-def]
-    """Move a point by as many steps each way."""
-    point[0] += step * x
-    point[1] += step * y
-    point[2] += step * z
+def _sum_one(values, f, sums):  # type: ignore[no-untyped-def]
+    """sums += f @ values, eight features in one pass."""
+    for k in range(0, PADDED_FEATURES, 8):
+        w0, w1, w2, w3 = values[k], values[k + 1], values[k + 2], values[k + 3]
+        w4, w5, w6, w7 = values[k + 4], values[k + 5], values[k + 6], values[k + 7]
+        for c in range(BLOCK):
+            sums[c] += (
+                f[k] * np.float32(w0[c]) + f[k + 1] * np.float32(w1[c])
+                + f[k + 2] * np.float32(w2[c]) + f[k + 3] * np.float32(w3[c])
+                + f[k + 4] * np.float32(w4[c]) + f[k + 5] * np.float32(w5[c])
+                + f[k + 6] * np.float32(w6[c]) + f[k + 7] * np.float32(w7[c])
+            )  # fmt: skip
+
+
+@nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)
+def _sum_four(values, f, one, two, three, four):  # type: ignore[no-untyped-def]
+    """The same for four people, four features in one pass."""
+    for k in range(0, PADDED_FEATURES, 4):
+        a, b, c, d = values[k], values[k + 1], values[k + 2], values[k + 3]
+        p, q, r, s = f[0, k : k + 4], f[1, k : k + 4], f[2, k : k + 4], f[3, k : k + 4]
+        for i in range(BLOCK):
+            w0, w1 = np.float32(a[i]), np.float32(b[i])
+            w2, w3 = np.float32(c[i]), np.float32(d[i])
+            one[i] += p[0] * w0 + p[1] * w1 + p[2] * w2 + p[3] * w3
+            two[i] += q[0] * w0 + q[1] * w1 + q[2] * w2 + q[3] * w3
+            three[i] += r[0] * w0 + r[1] * w1 + r[2] * w2 + r[3] * w3
+            four[i] += s[0] * w0 + s[1] * w1 + s[2] * w2 + s[3] * w3
 
 
 @nb.njit(cache=True, nogil=True, fastmath=_FASTMATH)
 def _skin(first, joints, weights, maps, out):  # type: ignore[no-untyped-def]
     """Carry every vertex of `out` along with its joints, in place."""
+    one = np.uint64(1)
     for b in range(out.shape[0]):
-        for v in range(out.shape[1]):
-            x, y, z = out[b, v, 0], out[b, v, 1], out[b, v, 2]
+        points, by_joint = out[b], maps[b]
+        for v in range(np.uint64(out.shape[1])):
+            x, y, z = points[v, 0], points[v, 1], points[v, 2]
             px = py = pz = np.float32(0.0)
-            for i in range(first[v], first[v + 1]):
-                w, j = weights[i], joints[i]
-                px += w * (
-                    maps[b, j, 0] * x + maps[b, j, 1] * y + maps[b, j, 2] * z + maps[b, j, 3]
-                )
-                py += w * (
-                    maps[b, j, 4] * x + maps[b, j, 5] * y + maps[b, j, 6] * z + maps[b, j, 7]
-                )
-                pz += w * (
-                    maps[b, j, 8] * x + maps[b, j, 9] * y + maps[b, j, 10] * z + maps[b, j, 11]
-                )
-            out[b, v, 0], out[b, v, 1], out[b, v, 2] = px, py, pz
+            for i in range(first[v], first[v + one]):
+                w, m = weights[i], by_joint[joints[i]]
+                px += w * (m[0] * x + m[1] * y + m[2] * z + m[3])
+                py += w * (m[4] * x + m[5] * y + m[6] * z + m[7])
+                pz += w * (m[8] * x + m[9] * y + m[10] * z + m[11])
+            points[v, 0], points[v, 1], points[v, 2] = px, py, pz

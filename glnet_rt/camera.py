@@ -81,20 +81,22 @@ def image_center(image_size: tuple[int, int]) -> Array:
     return (np.asarray(image_size, dtype=np.float64) - 1.0) / 2.0
 
 
-def virtual_intrinsics(side_px: float, image_size: tuple[int, int], spec: NetSpec) -> Array:
+def virtual_intrinsics(side_px: Array | float, image_size: tuple[int, int], spec: NetSpec) -> Array:
     """The camera GLNet assumes where the lens is unknown; each crop has its own focal length.
 
     Args:
-        side_px: side of the crop, px.
+        side_px: [...], side of each crop, px.
         image_size: (width, height), px.
         spec: for its focal length over crop side.
 
     Returns:
-        [3, 3] float64 intrinsics, px, of the full image.
+        [..., 3, 3] float64 intrinsics, px, of the full image.
     """
-    f_px = spec.focal * side_px
-    cx, cy = image_center(image_size)
-    return np.array([[f_px, 0.0, cx], [0.0, f_px, cy], [0.0, 0.0, 1.0]])
+    K = np.zeros((*np.shape(side_px), 3, 3))
+    K[..., 0, 0] = K[..., 1, 1] = spec.focal * np.asarray(side_px)
+    K[..., :2, 2] = image_center(image_size)
+    K[..., 2, 2] = 1.0
+    return K
 
 
 def crop_camera(center_px: Array, side_px: Array | float, K: Array) -> tuple[Array, Array]:
@@ -139,7 +141,7 @@ def pelvis_depth(camera_scale: Array, focal: Array | float) -> Array:
     Raises:
         ContractError: a scale is not positive or not finite.
     """
-    if not (np.isfinite(camera_scale).all() and (camera_scale > 0).all()):
+    if not ((camera_scale > 0) & (camera_scale < np.inf)).all():
         raise ContractError(
             "the camera scale does not place the body in front of the camera",
             got=np.asarray(camera_scale)[~(camera_scale > 0)].tolist()[:4] or "non-finite values",
@@ -147,7 +149,7 @@ def pelvis_depth(camera_scale: Array, focal: Array | float) -> Array:
             fix="the model diverged on this picture or is untrained; run `glnet-rt verify`",
         )
     focal = np.asarray(focal)
-    return (np.sqrt(focal.prod(-1)) if focal.ndim == 2 else focal) / camera_scale
+    return (np.sqrt(focal[:, 0] * focal[:, 1]) if focal.ndim == 2 else focal) / camera_scale
 
 
 def lift(
@@ -210,7 +212,7 @@ def fit_translation(
         np.ascontiguousarray(joints, np.float64),
         keypoints_uv + offset[:, None, :],
         expected,
-        np.broadcast_to(np.asarray(focal, np.float64), (len(joints), 2)),
+        np.full((len(joints), 2), focal, np.float64),
         pelvis,
     )
     return pelvis

@@ -32,10 +32,8 @@ def check_array(
         raise ContractError(
             f"{name} is no array", got=type(value).__name__, expected="numpy.ndarray"
         )
-    wanted = "[" + ", ".join("*" if n is None else str(n) for n in shape) + "]"
-    if value.ndim != len(shape) or any(
-        n is not None and n != m for n, m in zip(shape, value.shape, strict=True)
-    ):
+    if value.shape != shape and not _fits(value.shape, shape):
+        wanted = "[" + ", ".join("*" if n is None else str(n) for n in shape) + "]"
         raise ContractError(f"{name} has the wrong shape", got=list(value.shape), expected=wanted)
     if value.dtype != dtype:
         raise ContractError(
@@ -48,6 +46,13 @@ def check_array(
         raise ContractError(
             f"{name} holds NaN or infinity", got="non-finite values", expected="finite numbers"
         )
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    """Whether a shape is the wanted one, where None stands for any length."""
+    return len(shape) == len(wanted) and all(
+        n is None or n == m for n, m in zip(wanted, shape, strict=True)
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

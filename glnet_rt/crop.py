@@ -13,7 +13,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numba as nb
 import numpy as np
 
@@ -120,8 +119,8 @@ def square_around(box: Array, box_scale: float) -> tuple[Array, float]:
 def crop_from_image_affine(center_px: Array, side_px: float, size: int) -> Array:
     """[2, 3] float64: image px -> crop px, of the square laid edge to edge on `size` pixels."""
     scale = size / side_px
-    shift = size / 2 - 0.5 - center_px * scale
-    return np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]])
+    x, y = (size / 2 - 0.5 - center * scale for center in center_px.tolist())
+    return np.array([[scale, 0.0, x], [0.0, scale, y]])
 
 
 def cut_crops(
@@ -189,12 +188,20 @@ def _sample_square(image: Array, center_px: Array, side_px: float, out: Array) -
     """The same into `out`, [S, S, 3] uint8, contiguous."""
     image_size = (image.shape[1], image.shape[0])
     window = window_under(center_px, side_px, len(out), image_size)
-    pixels = image[window.rows, window.columns]
-    if pixels.strides[1:] != (3, 1) or pixels.strides[0] <= 0:
-        pixels = np.ascontiguousarray(pixels)  # OpenCV reads rows of packed pixels
+    rows, columns = window.rows, window.columns
+    if not image.flags.c_contiguous:
+        image = np.ascontiguousarray(image[rows, columns])
+        rows, columns = slice(0, len(image)), slice(0, image.shape[1])
+    pixels = image.reshape(len(image), -1)  # [H, 3 W]
+    top, left = rows.start, columns.start
+    height, width = rows.stop - top, columns.stop - left
     for _ in range(window.halvings):
-        pixels = _halve(pixels)
-    _sample(pixels.reshape(len(pixels), -1), window.scale, *window.shift, out)
+        half = np.empty(((height + 1) // 2, (width + 1) // 2 * 3), np.uint8)
+        _halve(pixels, top, left, height, width, half)
+        pixels, top, left = half, 0, 0
+        height, width = len(half), half.shape[1] // 3
+    window_pixels = pixels[top : top + height, 3 * left : 3 * (left + width)]
+    _sample(window_pixels, window.scale, *window.shift, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +239,10 @@ def window_under(
         for center, limit in zip(center_px.tolist(), image_size, strict=True)
     )
     # The centre of the window's first pixel, in image px, is that of the block it averages.
-    origin = np.array([columns.start, rows.start]) + (block - 1) / 2
-    x, y = ((center_px - (size / 2 - 0.5) * step - origin) / block).tolist()
+    x, y = (
+        (center - (size / 2 - 0.5) * step - (pixels.start + (block - 1) / 2)) / block
+        for center, pixels in zip(center_px.tolist(), (columns, rows), strict=True)
+    )
     return Window(columns, rows, halvings, step / block, (x, y))
 
 
@@ -245,14 +254,36 @@ def _under_square(center: float, side_px: float, *, margin: int, limit: int) -> 
     return slice(start, max(min(last + 1, limit), start + 1))
 
 
-def _halve(window: Array) -> Array:
-    """Mean of each 2 x 2 pixels; where they overhang the picture, black counts."""
-    height, width = window.shape[:2]
-    if height % 2 or width % 2:
-        pad = cv2.BORDER_CONSTANT
-        window = cv2.copyMakeBorder(window, 0, height % 2, 0, width % 2, pad, value=(0, 0, 0))
-    half = ((width + 1) // 2, (height + 1) // 2)
-    return cv2.resize(window, half, interpolation=cv2.INTER_AREA)
+@nb.njit(cache=True, nogil=True)
+def _halve(pixels: Array, top: int, left: int, height: int, width: int, out: Array) -> None:
+    """Mean of each 2 x 2 pixels of a window; where they overhang it, black counts.
+
+    Rows are summed first, which the compiler turns into wide arithmetic. OpenCV's INTER_AREA takes
+    two and a half times as long, for the same bytes.
+
+    Args:
+        pixels: [h, 3 w] uint8, contiguous.
+        top, left, height, width: of the window.
+        out: [(height + 1) // 2, (width + 1) // 2 * 3] uint8.
+    """
+    sums = np.zeros(2 * out.shape[1], np.uint16)
+    inner = sums[: 3 * width]
+    three, six = np.uint64(3), np.uint64(6)  # unsigned: no wrapping around
+    start, stop = 3 * left, 3 * (left + width)
+    for y in range(len(out)):
+        upper, line = pixels[top + 2 * y, start:stop], out[y]
+        if 2 * y + 1 < height:
+            lower = pixels[top + 2 * y + 1, start:stop]
+            for k in range(len(inner)):
+                inner[k] = np.uint16(upper[k]) + np.uint16(lower[k])
+        else:
+            for k in range(len(inner)):
+                inner[k] = upper[k]
+        for x in range(np.uint64(out.shape[1] // 3)):
+            at, to = six * x, three * x
+            for c in range(three):
+                total = sums[at + c] + sums[at + c + three]
+                line[to + c] = np.uint8((total + np.uint16(2)) >> np.uint16(2))
 
 
 @nb.njit(cache=True, nogil=True, fastmath={"contract"})

@@ -241,7 +241,7 @@ def crop_lenses(
         ContractError: K is no pinhole matrix.
     """
     if K is None:
-        intrinsics = [virtual_intrinsics(side, image_size, spec) for side in side_px]
+        intrinsics = list(virtual_intrinsics(side_px, image_size, spec))
         return spec.focal, image_offset(center_px, side_px, image_size), intrinsics
     focal, offset = crop_camera(center_px, side_px, K)
     return focal, offset, [K] * len(side_px)

@@ -200,7 +200,7 @@ def _target(points: Array, child: int, joint: int, placed: Array, length: float)
 @_jit
 def _swing(t: Vector, p: Vector, out: Array) -> None:
     """Shortest rotation from unit `t` to unit `p`; valid up to and at p = -t."""
-    w = _cross(t, p)
+    w = cross(t, p)
     cos = _dot(t, p)
     if cos >= 0.0:
         _rotation_between(w, cos, out)
@@ -377,7 +377,7 @@ def _minus(a: Array, i: int, b: Array, j: int) -> Vector:
 
 
 @_jit
-def _cross(a: Vector, b: Vector) -> Vector:
+def cross(a: Vector, b: Vector) -> Vector:
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from glnet_rt import crop as cropping
 from glnet_rt.contracts import Array
 from glnet_rt.crop import (
     check_boxes,
@@ -201,6 +202,27 @@ def test_samples_are_those_of_the_obvious_way(side: float) -> None:
         apart = np.abs(sample_square(image, center, side, SIZE).astype(int) - wanted)
         assert apart.max() <= (1 if cv2.__version__ >= "5" else 5)
         assert (apart > 0).mean() < (0.01 if cv2.__version__ >= "5" else 0.5)
+
+
+@pytest.mark.parametrize("height", [1, 2, 37, 38])
+@pytest.mark.parametrize("width", [1, 2, 75, 76])
+def test_halving_is_opencvs_to_the_byte(height: int, width: int) -> None:
+    image = np.random.default_rng(height + width).integers(0, 256, (50, 90, 3), np.uint8)
+    window = image[5 : 5 + height, 7 : 7 + width]
+    even = np.pad(window, ((0, height % 2), (0, width % 2), (0, 0)))
+    wanted = cv2.resize(even, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    out = np.empty((wanted.shape[0], wanted.shape[1] * 3), np.uint8)
+    cropping._halve(image.reshape(50, -1), 5, 7, height, width, out)
+    np.testing.assert_array_equal(out.reshape(wanted.shape), wanted)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_view_of_a_picture_is_cut_as_its_copy(side: float) -> None:
+    whole = np.random.default_rng(1).integers(0, 256, (300, 400, 4), np.uint8)
+    view, center = whole[20:, ::-1, :3], np.array([110.0, 90.0])
+    np.testing.assert_array_equal(
+        sample_square(view, center, side, SIZE), sample_square(view.copy(), center, side, SIZE)
+    )
 
 
 def test_many_boxes_make_one_batch_in_their_order() -> None:

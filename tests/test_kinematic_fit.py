@@ -14,7 +14,7 @@ from glnet_rt.body_model import BodyModel, forward_kinematics
 from glnet_rt.camera import fit_translation
 from glnet_rt.contracts import Array
 from glnet_rt.errors import ContractError
-from glnet_rt.kinematic_fit import SHIFT_PRIOR_M, UNKNOWNS, kinematic_fit
+from glnet_rt.kinematic_fit import SHIFT_PRIOR_M, kinematic_fit
 from glnet_rt.probe import Probe
 from glnet_rt.rotation import rot6d_to_rotmat, rotvec_to_rotmat
 from glnet_rt.skeleton import INDEX, NUM_JOINTS, NUM_SKELETON, PARENTS
@@ -22,6 +22,7 @@ from tests.human import angle_deg, assert_rotations, random_bodies
 from train.model import kinematic_fit as twin
 
 BODY = Path(__file__).resolve().parents[1] / "glnet_rt/assets/body.npz"
+UNKNOWNS = 3 * NUM_JOINTS + 3  # a turn of every joint, and a shift
 FOCAL = np.array([[3.9, 4.1], [2.0, 2.0]])
 OFFSET = np.array([[0.0, 0.1], [-0.3, 0.0]])
 PELVIS = np.array([[0.1, -0.2, 4.0], [0.5, 0.1, 2.5]])

@@ -108,9 +108,38 @@ def test_every_stage_runs_for_one_and_for_several() -> None:
                 work()
 
 
-def test_smplx_is_posed_like_ours() -> None:
+@pytest.mark.parametrize("stage", ["skinning", "skinning of a dense body"])
+def test_smplx_is_posed_like_ours(stage: str) -> None:
     pytest.importorskip("smplx")
-    ways = alternatives.stages(None, noise(0), person_boxes(2))["skinning"]
+    ways = alternatives.stages(None, noise(0), person_boxes(2))[stage]
     ours, theirs = ways["numba"](), ways["smplx"]()
     apart = np.abs(ours.vertices - theirs.vertices.numpy())  # type: ignore[attr-defined]
     assert apart.max() < 2e-5
+
+
+def test_pyrender_draws_what_ours_does() -> None:
+    image = noise(0) // 4
+    ways = alternatives.stages(None, image, person_boxes(2))["overlay"]
+    if "pyrender" not in ways:
+        pytest.skip("pyrender or OSMesa is missing")
+    ours, theirs = ((way() != image).any(-1) for way in ways.values())
+    assert (ours & theirs).sum() > 0.99 * (ours | theirs).sum()
+
+
+def test_decoding_is_timed_without_skinning_and_does_the_rest() -> None:
+    stages = alternatives.stages(None, noise(0), person_boxes(3))
+    direct, solved = (way() for way in stages["kinematics and decoding"].values())
+    posed = stages["skinning"]["numba"]()
+    for i, (told, other) in enumerate(zip(direct, solved, strict=True)):  # type: ignore[call-overload]
+        np.testing.assert_array_equal(told.vertices, posed.vertices[i])  # type: ignore[attr-defined]
+        assert told.body_pose.shape == other.body_pose.shape
+        assert not np.array_equal(told.body_pose, other.body_pose)
+
+
+def test_warm_runs_follow_their_own_and_cold_ones_do_not() -> None:
+    order: list[str] = []
+    ways = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    for caches, wanted in (("warm", "a" * 7 + "b" * 7), ("cold", "ab"), ("as they are", "ab")):
+        order.clear()
+        interleaved(ways, 3, caches)
+        assert "".join(order) == wanted * 5

@@ -55,6 +55,19 @@ def reference_shade(owner: Array, xy: Array, depth: Array, result: Result, image
     return np.floor(out + 0.5).astype(np.uint8)
 
 
+def test_the_screen_is_where_the_camera_projects_to() -> None:
+    people = (person_at((0.2, 0.1, 2.0)), person_at((0.0, 0.0, 0.2)))  # partly behind the camera
+    xy_px, depth, seen = overlay._to_screen(people, np.array([0.5, 0.0]))
+    vertices = np.concatenate([p.vertices for p in people]).astype(np.float64)
+    shift = np.repeat([0.5, 0.0], len(people[0].vertices))
+    ahead = vertices[:, 2] >= NEAR_M
+    assert 0 < (~ahead).sum() < len(ahead) / 2
+    wanted = project(vertices[ahead], LENS)
+    np.testing.assert_allclose(xy_px[ahead], wanted, rtol=1e-6)
+    np.testing.assert_allclose(depth, np.where(ahead, vertices[:, 2] + shift, 0), rtol=1e-6)
+    np.testing.assert_allclose(seen, [*wanted.min(0), *wanted.max(0)], rtol=1e-9)
+
+
 def test_rasterizer_agrees_with_trying_every_face_everywhere() -> None:
     rng = np.random.default_rng(3)
     size = (23, 17)

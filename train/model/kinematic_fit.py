@@ -1,8 +1,9 @@
 """Torch twin of the run time's kinematic fit, of operators that ONNX and TensorRT have.
 
-`glnet_rt.kinematic_fit` walks the tree person by person and solves by Cholesky, for which neither
-has an operator. Here Jacobians are one masked product over all keypoints and joints, and the system
-is solved by inverting it with a fixed number of matrix products. Tests hold both equal.
+`glnet_rt.kinematic_fit` solves person by person, joint by joint along the tree: hundreds of small
+operators for either. Here Jacobians are one masked product over all keypoints and joints, and the
+dense system is solved by inverting it with a fixed number of matrix products. Tests hold both
+equal.
 
 Letters: B people, J = 24 joints, S = 29 points of the skeleton, U = 75 unknowns.
 """
