@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -130,6 +131,24 @@ def overlay_ways(image: Array, result: Result) -> dict[str, Way]:
     ways: dict[str, Way] = {"numba z-buffer": lambda: renderer.draw(image, result)}
     other = pyrender_way(image, result)
     return ways if other is None else {**ways, "pyrender": other}
+
+
+def open_system(name: str) -> Callable[[Array, Array], object]:
+    """Another system: `module:function`, as docs/performance.md describes.
+
+    Returns:
+        What takes a picture [H, W, 3] uint8 BGR and boxes [N, 4], and gives N bodies.
+    """
+    module, _, function = name.partition(":")
+    recover = getattr(importlib.import_module(module), function or "open_system")()
+
+    def checked(image: Array, boxes: Array) -> object:
+        bodies = recover(image, boxes)
+        if len(bodies) != len(boxes):
+            raise SystemExit(f"{name} gave {len(bodies)} bodies for {len(boxes)} boxes")
+        return bodies
+
+    return checked
 
 
 def answers(output: NetOutput, people: int) -> NetOutput:

@@ -1,9 +1,10 @@
 """`python -m benchmarks.latency`: what every stage and a whole frame cost on this machine.
 
-Three tables. *Frames*: crop, network, decoding to vertices, for every backend, precision and number
+Tables. *Frames*: crop, network, decoding to vertices, for every backend, precision and number
 of people, each in a process of its own that also tells cold start and memory; decoding the video is
 not inside. *Stages*: each stage beside the ways it is usually done, in turns in one process.
-*Network*: the same for one inference. Pictures are 1920x1080 noise; none of it is flat.
+*Network*: the same for one inference. *Systems*: whole frames
+beside any other system that is named. Pictures are 1920x1080 noise; none of it is flat.
 
     python -m benchmarks.latency --quick                                 # a look, nothing written
     python -m benchmarks.latency --compare old.json --fail-regress 5     # exit code 3 where slower
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,8 @@ def main() -> None:
     if not arguments.frames_only:
         rows += [{"table": "stages", **row} for row in stage_rows(arguments)]
         rows += [{"table": "network", **row} for row in network_rows(arguments)]
-    text = "\n\n".join(table(rows, name) for name in ("frames", "stages", "network"))
+    rows += [{"table": "systems", **row} for row in system_rows(arguments)]
+    text = "\n\n".join(table(rows, name) for name in COLUMNS)
     print(text)
     values = {"frame": f"{FRAME[1]}x{FRAME[0]}", "frames": arguments.frames, "rows": rows}
     if not arguments.quick:
@@ -74,6 +77,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backends", nargs="+", default=[kind.name for kind in BACKENDS])
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS))
     parser.add_argument("--compiled", action="store_true", help="torch.compile too: takes minutes")
+    parser.add_argument("--system", action="append", default=[], metavar="MODULE:FUNCTION",
+                        help="another system, in turns with ours (docs/performance.md)")  # fmt: skip
     parser.add_argument("--frames-only", action="store_true", help="only whole frames")
     parser.add_argument("--quick", action="store_true", help="few runs, write nothing")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
@@ -216,8 +221,33 @@ def network_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def system_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Whole frames by ours and by the systems that were named, in turns; wall time, all cores."""
+    if not arguments.system:
+        return []
+    import glnet_rt
+
+    picture, rows = noise(0), []
+    systems = {name: alternatives.open_system(name) for name in arguments.system}
+    with glnet_rt.load(arguments.artifact) as hmr:
+        for people in (1, 4):
+            boxes = person_boxes(people)
+            ours = {"glnet_rt": partial(hmr, picture, boxes)}
+            others = {name: partial(each, picture, boxes) for name, each in systems.items()}
+            rows += [
+                {"people": people, **row}
+                for row in interleaved(
+                    {**ours, **others}, arguments.frames, clock=time.perf_counter_ns
+                )
+            ]
+    return rows
+
+
 def interleaved(
-    ways: Mapping[str, Callable[[], object]], runs: int, caches: str = "as they are"
+    ways: Mapping[str, Callable[[], object]],
+    runs: int,
+    caches: str = "as they are",
+    clock: Callable[[], int] = time.process_time_ns,
 ) -> list[dict[str, Any]]:
     """Run all ways in turns, so that what else the machine does falls on each alike.
 
@@ -227,6 +257,7 @@ def interleaved(
         caches: what they hold when a run begins. `warm`: what the same way left, run so often
             beforehand that it gets no faster; `cold`: something else altogether; `as they are`:
             what the others left.
+        clock: nanoseconds, of CPU time or of wall time.
     """
     taken: dict[str, list[float]] = {name: [] for name in ways}
     dirt = np.zeros(COLD_BYTES if caches == "cold" else 0, np.uint8)
@@ -235,10 +266,10 @@ def interleaved(
             dirt += 1
             for _ in range(WARMING if caches == "warm" else 0):
                 work()
-            started = time.process_time_ns()
+            started = clock()
             work()
             if i >= 2:
-                taken[name].append((time.process_time_ns() - started) / 1e6)
+                taken[name].append((clock() - started) / 1e6)
     ours = float(np.median(next(iter(taken.values())))) if taken else 1.0
     return [
         {"name": name, **spread(values), "times": float(np.median(values)) / ours}
@@ -253,6 +284,7 @@ COLUMNS = {
                "crop_ms", "infer_ms", "decode_ms", "fps", "cold_start_s", "peak_memory_mb"),
     "stages": ("stage", "people", "name", "p50_ms", "p90_ms", "times"),
     "network": ("people", "name", "p50_ms", "p90_ms", "times"),
+    "systems": ("people", "name", "p50_ms", "p90_ms", "p99_ms", "times"),
 }  # fmt: skip
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks import _alternatives as alternatives
+from benchmarks._peak import peaks
 from benchmarks.latency import (
     finish,
     interleaved,
@@ -19,6 +24,7 @@ from benchmarks.latency import (
     spread,
     table,
 )
+from benchmarks.w32 import multiplications
 from glnet_rt.crop import cut_crops, normalise
 from glnet_rt.spec import NetSpec
 
@@ -143,3 +149,47 @@ def test_warm_runs_follow_their_own_and_cold_ones_do_not() -> None:
         order.clear()
         interleaved(ways, 3, caches)
         assert "".join(order) == wanted * 5
+
+
+def test_another_system_is_timed_by_its_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other.py").write_text(
+        "def of_all():\n    return lambda image, boxes: [image.mean()] * len(boxes)\n"
+        "def of_one():\n    return lambda image, boxes: [image.mean()]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    picture, boxes = noise(0)[:100, :100], person_boxes(2)
+    assert len(alternatives.open_system("other:of_all")(picture, boxes)) == 2
+    with pytest.raises(SystemExit, match="1 bodies for 2 boxes"):
+        alternatives.open_system("other:of_one")(picture, boxes)
+
+
+def test_the_peak_is_above_what_numpy_reaches() -> None:
+    found = peaks()
+    if not found:
+        pytest.skip("no C compiler, or no x86")
+    side = 256
+    a = np.ones((side, side), np.float32)
+    taken = min(clocked(lambda: a @ a) for _ in range(20))
+    assert found.get("fp32", math.inf) > 0.7 * 2 * side**3 / taken / 1e9
+
+
+def clocked(work: Callable[[], object]) -> float:
+    """CPU seconds."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def test_operations_of_a_convolution_are_counted() -> None:
+    """[8, 3, 3, 3] kernels over a map of 16x16: 27 multiplications for each of 2,048 values."""
+    shapes = {"image": [1, 3, 16, 16], "out": [1, 8, 16, 16]}
+    image, out = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+    )
+    weights = numpy_helper.from_array(np.ones((8, 3, 3, 3), np.float32), "w")
+    node = helper.make_node("Conv", ["image", "w"], ["out"], pads=[1, 1, 1, 1])
+    proto = helper.make_model(helper.make_graph([node], "one", [image], [out], [weights]))
+    assert multiplications(proto) == 27 * 8 * 16 * 16
