@@ -78,7 +78,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS))
     parser.add_argument("--compiled", action="store_true", help="torch.compile too: takes minutes")
     parser.add_argument("--system", action="append", default=[], metavar="MODULE:FUNCTION",
-                        help="another system, in turns with ours (docs/performance.md)")  # fmt: skip
+                        help="another, in turns with ours (docs/performance.md)")  # fmt: skip
     parser.add_argument("--frames-only", action="store_true", help="only whole frames")
     parser.add_argument("--quick", action="store_true", help="few runs, write nothing")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
