@@ -71,6 +71,15 @@ class MotionDetector:
         self._warned = False
 
     def __call__(self, frame: Frame) -> Detections:
+        found = self.look(frame)
+        return _NOBODY if found is None else found
+
+    def forget(self) -> None:
+        """Take the next frame for the first one: the camera looks elsewhere now."""
+        self._size = None
+
+    def look(self, frame: Frame) -> Detections | None:
+        """The people, or None where it cannot tell: while it practises, or all has changed."""
         height, width = frame.image.shape[:2]
         if self._size != (width, height):
             self._restart(width, height)
@@ -82,9 +91,9 @@ class MotionDetector:
         changed = (self._background.apply(small) == _FOREGROUND).astype(np.uint8)
         if changed.mean() > self.config.most_changed:
             self._warn(frame, float(changed.mean()))
-            return _NOBODY
+            return None
         if self._frames <= self.config.practice:
-            return _NOBODY
+            return None
         boxes, scores = self._people(changed)
         boxes = clip(boxes / self._scale, (width, height))
         kept = suppress(boxes, scores)
