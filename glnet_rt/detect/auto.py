@@ -1,5 +1,5 @@
-"""What finds people in a video of which nothing is known: the package's own network, and motion where
-the camera stands still."""
+"""What finds people in a video of which nothing is known: the package's own network, and motion
+where the camera stands still."""
 
 from __future__ import annotations
 
@@ -82,6 +82,5 @@ class AutoDetector:
 
     def _is_part(self, boxes: Array, people: Array) -> Array:
         """[N] whether each of the boxes [N, 4] is one of the people [M, 4], or a part of one."""
-        within = np.array([covered(box, people) for box in boxes]).reshape(len(boxes), len(people))
         same = iou(boxes, people) >= self.config.overlap
-        return (same | (within >= self.config.inside)).any(1)
+        return np.asarray((same | (covered(boxes, people) >= self.config.inside)).any(1))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from glnet_rt.contracts import Array, Frame
 from glnet_rt.detect.base import Detections
+from glnet_rt.detect.boxes import area, covered
 from glnet_rt.detect.onnx_ import OnnxConfig, OnnxDetector
 
 OWN_PATH = Path(__file__).resolve().parent.parent / "assets" / "detector.onnx"
@@ -21,13 +22,15 @@ class OwnConfig:
             small things it often takes for people.
         score_near, score_far: boxes less sure than this are dropped. Less finds more people, and
             more else.
+        part: share of a box within a larger one, from which it is a part of somebody.
         input_px: longer side of its input. More finds smaller people, and more of what is none;
             time grows with the square.
     """
 
-    near: float = 0.25
+    near: float = 0.3
     score_near: float = 0.3
     score_far: float = 0.5
+    part: float = 0.9
     input_px: int = 480
 
 
@@ -56,7 +59,10 @@ class OwnDetector:
         found, config = self._network(frame), self.config
         near = self.near(found.boxes, frame)
         kept = (near & (found.scores >= config.score_near)) | (found.scores >= config.score_far)
-        return Detections(found.boxes[kept], found.scores[kept])
+        boxes, scores = found.boxes[kept], found.scores[kept]
+        larger = area(boxes)[None] > area(boxes)[:, None]
+        whole = ~(larger & (covered(boxes, boxes) >= config.part)).any(1)
+        return Detections(boxes[whole], scores[whole])
 
     def near(self, boxes: Array, frame: Frame) -> Array:
         """[N] whether each of the boxes [N, 4] is of somebody near."""
