@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -218,10 +219,12 @@ class Estimator(Closing):
             source: what `glnet_rt.stream.open_source` opens: a video, a folder of pictures, a
                 picture, images. One that is open already is closed at the end.
             K: as in a call, the same for every frame.
-            boxes: who finds the people, as `glnet_rt.detect.open_detector` takes it: `auto` for one
-                of this package's, or `motion`, `whole`, the path of an ONNX file, a Detector. They
-                are then followed, each has a `track_id`, and who is nobody is left out.
-            smooth: make the people that `boxes` finds steady over time (docs/tracking.md).
+            boxes: who finds the people, as `glnet_rt.detect.open_detector` takes it: `auto` for
+                what suits the source, or `motion`, `own`, `whole`, the path of an ONNX file, a
+                Detector. They are then followed, each has a `track_id`, and who is nobody is left
+                out; pictures of a folder are looked at one by one instead.
+            smooth: make the people that `boxes` finds steady over time (docs/tracking.md); pictures
+                of a folder are then frames of one film.
             finder: your own instead of `boxes`; without both, each whole picture is one person.
             batch: crops per inference, packed over frames; a result waits for its batch.
             streams: inferences at a time; wants `load(threads=)` small, and a backend that can.
@@ -234,18 +237,22 @@ class Estimator(Closing):
             ContractError: an argument that cannot be used.
         """
         from glnet_rt.stream.pipeline import VideoPipeline
+        from glnet_rt.stream.source import open_source
         from glnet_rt.track.finder import choose_finder
 
-        with VideoPipeline(
-            self,
-            source,
-            K=_checked_lens(K),
-            finder=choose_finder(self.body, boxes, smooth, finder),
-            batch=batch,
-            streams=streams,
-            images=images,
-            trace=trace,
-        ) as pipeline:
+        with (
+            open_source(source) as opened,
+            VideoPipeline(
+                self,
+                opened,
+                K=_checked_lens(K),
+                finder=choose_finder(self.body, opened.kind, boxes, smooth, finder),
+                batch=batch,
+                streams=streams,
+                images=images,
+                trace=trace,
+            ) as pipeline,
+        ):
             yield from pipeline
 
     def live(
@@ -287,23 +294,30 @@ class Estimator(Closing):
             ContractError: an argument that cannot be used.
         """
         from glnet_rt.stream.live import LiveSession
+        from glnet_rt.stream.source import open_source
         from glnet_rt.track.finder import choose_finder
 
         self._check_open()
-        return LiveSession(
-            self,
-            source,
-            queue=queue,
-            drop=drop,
-            max_age_ms=max_age_ms,
-            on_result=on_result,
-            K=_checked_lens(K),
-            finder=choose_finder(self.body, boxes, smooth, finder),
-            images=images,
-            pace=pace,
-            trace=trace,
-            clock=clock,
-        )
+        lens = _checked_lens(K)
+        clock = time.monotonic_ns if clock is None else clock
+        with ExitStack() as unless_started:
+            opened = unless_started.enter_context(open_source(source, clock=clock))
+            session = LiveSession(
+                self,
+                opened,
+                queue=queue,
+                drop=drop,
+                max_age_ms=max_age_ms,
+                on_result=on_result,
+                K=lens,
+                finder=choose_finder(self.body, opened.kind, boxes, smooth, finder),
+                images=images,
+                pace=pace,
+                trace=trace,
+                clock=clock,
+            )
+            unless_started.pop_all()
+        return session
 
     def verify(self, tolerance: Tolerance | None = None) -> VerifyReport:
         """Run the artifact's probe crops here and compare the bodies with the stored ones.

@@ -42,6 +42,9 @@ def photo(seed: int = 0, size: tuple[int, int] = (96, 128)) -> Array:
     return cv2.resize(small, size[::-1], interpolation=cv2.INTER_CUBIC)
 
 
+WHOLE = ("--detector", "none")  # each whole picture is one person
+
+
 def call(*args: object) -> int:
     """Run the command in this process; returns the exit code."""
     with pytest.raises(SystemExit) as caught:
@@ -77,7 +80,8 @@ def test_run_on_a_picture(
 ) -> None:
     cv2.imwrite(str(tmp_path / f"photo{suffix}"), photo())
     out = tmp_path / "out"
-    assert call("run", tmp_path / f"photo{suffix}", "--artifact", tiny_path, "--out", out) == 0
+    args = ("run", tmp_path / f"photo{suffix}", "--artifact", tiny_path, "--out", out, *WHOLE)
+    assert call(*args) == 0
     overlay = out / ("overlay.png" if suffix == ".png" else "overlay.jpg")
     assert {p.name for p in out.iterdir()} == {overlay.name, "result.npz", "body.glb"}
     drawn = cv2.imread(str(overlay))
@@ -98,7 +102,8 @@ def test_run_on_a_video(
     tiny_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     video = write_video(tmp_path / "clip.avi")
-    code, told = call_json(capsys, "run", video, "--artifact", tiny_path, "--out", tmp_path / "o")
+    args = ("run", video, "--artifact", tiny_path, "--out", tmp_path / "o", *WHOLE)
+    code, told = call_json(capsys, *args)
     assert code == told["exit_code"] == 0
     assert (told["frames"], told["people"], told["animated"]) == (5, 5, True)
     assert told["fps"] == pytest.approx(told["frames"] / told["seconds"], rel=0.01)
@@ -116,10 +121,9 @@ def test_run_with_two_streams_and_a_trace(
     tiny_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     video, trace = write_video(tmp_path / "clip.avi"), tmp_path / "trace.json"
-    args = ("run", video, "--artifact", tiny_path, "--out", tmp_path / "o", "--backend")
-    code, told = call_json(
-        capsys, *args, "onnxruntime", "--threads", 1, "--streams", 2, "--trace", trace
-    )
+    args = ("run", video, "--artifact", tiny_path, "--out", tmp_path / "o", *WHOLE)
+    options = ("--backend", "onnxruntime", "--threads", 1, "--streams", 2, "--trace", trace)
+    code, told = call_json(capsys, *args, *options)
     assert (code, told["frames"]) == (0, 5)
     assert told["files"]["trace"] == str(trace)
     names = [event["name"] for event in json.loads(trace.read_text())["traceEvents"]]
@@ -134,7 +138,7 @@ def test_folder_with_one_bad_picture_ends_with_6_and_everything_else_done(
     for name in ("a1.png", "a2.jpg", "a10.bmp"):
         cv2.imwrite(str(folder / name), photo())
     (folder / "a2.jpg").write_bytes(b"broken")
-    args = ("run", folder, "--artifact", tiny_path, "--out", tmp_path / "o")
+    args = ("run", folder, "--artifact", tiny_path, "--out", tmp_path / "o", *WHOLE)
     code, told = call_json(capsys, *args)
     assert code == told["exit_code"] == 6
     assert (told["frames"], told["people"]) == (2, 2)

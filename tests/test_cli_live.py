@@ -12,7 +12,7 @@ import pytest
 from glnet_rt.cli import live_job
 from glnet_rt.cli.live import _as_camera
 from tests.streams import no_thread_left
-from tests.test_cli import call, read_video, write_video
+from tests.test_cli import WHOLE, call, read_video, write_video
 
 PEOPLE_KEYS = {"track_id", "score", "bbox_xyxy", "transl", "joints", "betas", "pose_rotvec"}
 
@@ -35,7 +35,7 @@ def test_a_file_played_as_lines(
     with no_thread_left():
         code, results, summary = call_lines(
             capsys, "live", clip, "--artifact", tiny_path, "--policy", "none", "--threads", 1,
-            "--trace", trace, "--out", out,
+            "--trace", trace, "--out", out, *WHOLE,
         )  # fmt: skip
     assert code == summary["exit_code"] == 0
     assert [result["frame_id"] for result in results] == list(range(8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +11,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from glnet_rt.cli.demo import CLIP, CLIP_BOXES
 from glnet_rt.contracts import Array, Frame
 from glnet_rt.detect import Detections, open_detector
+from glnet_rt.detect.auto import AutoDetector
 from glnet_rt.detect.base import GivenBoxes, WholeFrame
 from glnet_rt.detect.boxes import clip, covered, iou, suppress
+from glnet_rt.detect.camera import CameraWatch
 from glnet_rt.detect.motion import MotionConfig, MotionDetector
 from glnet_rt.detect.onnx_ import OnnxConfig, OnnxDetector, free_size, layout_of, letterbox
+from glnet_rt.detect.own import OwnConfig, OwnDetector
 from glnet_rt.errors import BackendError, ContractError, GlnetError, SourceError
+from glnet_rt.stream import open_source
 
 Helpful = Callable[[GlnetError], None]
 SIDE = 64  # of the networks' input, px
@@ -199,7 +205,8 @@ def test_letterbox_and_free_size() -> None:
 def test_box_arithmetic() -> None:
     boxes = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]], float)
     np.testing.assert_allclose(iou(boxes, boxes)[0], [1, 1 / 3, 0])
-    np.testing.assert_allclose(covered(boxes[0], boxes), [1, 0.5, 0])
+    np.testing.assert_allclose(covered(boxes, boxes)[0], [1, 0.5, 0])
+    np.testing.assert_allclose(covered(boxes[:1] / 2, boxes)[0], [1, 0, 0])
     np.testing.assert_array_equal(suppress(boxes, np.array([0.5, 0.9, 0.1]), 0.3), [1, 2])
     np.testing.assert_array_equal(suppress(boxes, np.array([0.5, 0.5, 0.5]), 0.3), [0, 2])
     np.testing.assert_allclose(clip(boxes, (12, 8))[1], [5, 0, 12, 8])
@@ -266,3 +273,107 @@ def test_motion_starts_anew_with_another_size() -> None:
     for step in range(6):
         detector(Frame(street(step), step, step))
     assert len(detector(Frame(street(6)[:, :150].copy(), 6, 6))) == 0
+
+
+def test_motion_cannot_tell_while_it_practises_and_anew_once_it_forgot() -> None:
+    detector = MotionDetector(MotionConfig(practice=2))
+    told = []
+    for step in range(6):
+        if step == 4:
+            detector.forget()
+        told.append(detector.look(Frame(street(step), step, step)) is not None)
+    assert told == [False, False, True, True, False, False]
+
+
+@pytest.mark.parametrize(("per_frame", "moves"), [(0, False), (0.2, True), (3, True)])
+def test_camera_that_stands_still_or_pans(per_frame: float, moves: bool) -> None:
+    watch = CameraWatch()
+    told = [
+        watch.moved(Frame(street(step % 12, shake=round(per_frame * step)), step, step))
+        for step in range(13)
+    ]
+    assert any(told) == moves
+    assert not told[0]
+
+
+def test_camera_sees_a_cut() -> None:
+    watch = CameraWatch()
+    assert not watch.moved(Frame(street(0), 0, 0))
+    other = np.random.default_rng(9).integers(0, 255, (160, 320, 3)).astype(np.uint8)
+    assert watch.moved(Frame(other, 1, 1))
+    assert not watch.moved(Frame(other, 2, 2))
+    assert watch.moved(Frame(other[:, :200].copy(), 3, 3))
+
+
+def test_own_finds_people_of_the_clip_in_the_package() -> None:
+    """Recall and precision at IoU 0.5; nothing was trained on the clip."""
+    detector, found, told = OwnDetector(), 0, 0
+    rows = json.loads(CLIP_BOXES.read_text())
+    with open_source(CLIP) as source:
+        frames = [frame for frame in source if frame.frame_id % 10 == 0]
+    for frame in frames:
+        overlap = iou(np.array(rows[str(frame.frame_id)], float), detector(frame).boxes)
+        found += overlap.max(initial=0.0) >= 0.5
+        told += overlap.shape[1]
+    assert found >= 0.8 * len(frames)
+    assert found >= 0.6 * told
+
+
+class Scripted:
+    """A network that tells given boxes, px, and scores."""
+
+    def __init__(self, rows: list[tuple[list[float], float]]) -> None:
+        self.rows, self.calls = rows, 0
+
+    def __call__(self, frame: Frame) -> Detections:
+        self.calls += 1
+        boxes = np.array([box for box, _ in self.rows], float).reshape(-1, 4)
+        return Detections(boxes, np.array([score for _, score in self.rows], float))
+
+
+def test_own_wants_more_of_small_people_and_drops_parts() -> None:
+    detector = OwnDetector(OwnConfig(near=0.3, score_near=0.3, score_far=0.5, part=0.9))
+    near, far, part = [10.0, 10, 40, 90], [80.0, 10, 90, 30], [12.0, 12, 38, 45]
+    for rows, wanted in (
+        ([(near, 0.35), (far, 0.35)], [near]),
+        ([(near, 0.35), (far, 0.55)], [near, far]),
+        ([(near, 0.35), (part, 0.9)], [near]),
+        ([(near, 0.25)], []),
+    ):
+        detector._network = Scripted(rows)  # type: ignore[assignment]
+        found = detector(Frame(np.zeros((100, 100, 3), np.uint8)))
+        np.testing.assert_array_equal(found.boxes, np.array(wanted).reshape(-1, 4))
+
+
+def auto_with(rows: list[tuple[list[float], float]]) -> tuple[AutoDetector, Scripted]:
+    detector, network = AutoDetector(), Scripted(rows)
+    detector._motion = MotionDetector(MotionConfig(practice=3))
+    detector._network._network = network  # type: ignore[assignment]
+    return detector, network
+
+
+def test_auto_adds_who_is_near_to_who_moves() -> None:
+    near, far = [200.0, 60, 240, 150], [10.0, 10, 20, 30]
+    detector, network = auto_with([(near, 0.4), (far, 0.6)])
+    seen = []
+    for step in range(12):
+        found = detector(Frame(street(step), step, step))
+        seen.append((detector.by_motion, len(found)))
+    assert seen[:3] == [(False, 2)] * 3  # while motion practises, the network's word alone
+    assert all(by_motion for by_motion, _ in seen[3:])
+    walkers = np.array([[108, 20, 120, 60], [213, 100, 225, 140]], float)
+    assert iou(walkers[:1], found.boxes).max() > 0.7
+    assert iou(walkers[1:], found.boxes).max() < 0.4  # within who is near: a part of them
+    assert found.boxes[0].tolist() == near
+    assert iou(np.array([far]), found.boxes).max() == 0  # small, and does not move
+    assert network.calls == 3 + 3  # then every third frame
+
+
+def test_auto_leaves_it_to_the_network_where_the_camera_moves() -> None:
+    far = [10.0, 10, 20, 30]
+    detector, network = auto_with([(far, 0.6)])
+    for step in range(12):
+        found = detector(Frame(street(step, shake=3 * step), step, step))
+        assert not detector.by_motion
+        assert found.boxes.tolist() == [far]
+    assert network.calls == 12

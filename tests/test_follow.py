@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from glnet_rt import load
-from glnet_rt.contracts import Frame, Result
-from glnet_rt.errors import ContractError
+from glnet_rt.cli.demo import CLIP, CLIP_BOXES
+from glnet_rt.contracts import Array, Frame, Result
+from glnet_rt.detect.boxes import iou
+from glnet_rt.errors import ContractError, GlnetError
 from glnet_rt.estimator import Estimator
 from glnet_rt.finder import Found
-from tests.test_cli import call, call_json, write_video
+from glnet_rt.stream import open_source
+from tests.test_cli import call, call_json, needs_default, write_video
+from tests.test_cli_live import call_lines
 from tests.test_detect import street
 
 BOXES = [[10, 5, 60, 90], [60, 10, 120, 95]]
@@ -101,20 +108,127 @@ def test_run_with_a_detector(
         capsys, *common, "--out", tmp_path / "c", "--boxes", "10,5,60,90", "--smooth"
     )
     assert npz(tmp_path / "c/result.npz")["track_id"].tolist() == [0] * 5
-    code, told = call_json(capsys, *common, "--out", tmp_path / "d")
+    code, told = call_json(capsys, *common, "--out", tmp_path / "d", "--detector", "none")
     assert npz(tmp_path / "d/result.npz")["track_id"].tolist() == [-1] * 5
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        ("--smooth",),
+        ("--smooth", "--detector", "none"),
         ("--detector", "motion", "--boxes", "1,2,30,40"),
+        ("--detector", "auto", "--boxes", "1,2,30,40"),
+        ("--detector", "motion", "--detector-layout", "yolo"),
         ("--detector", "hog"),
     ],
 )
+@pytest.mark.parametrize("command", ["run", "live"])
 def test_options_that_do_not_go_together(
-    tiny_path: Path, tmp_path: Path, options: tuple[str, ...]
+    tiny_path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    options: tuple[str, ...],
 ) -> None:
     video = write_video(tmp_path / "clip.avi")
-    assert call("run", video, "--artifact", tiny_path, "--out", tmp_path / "o", *options) == 2
+    assert call(command, video, "--artifact", tiny_path, "--out", tmp_path / "o", *options) == 2
+    assert "fix: " in capsys.readouterr().err
+
+
+def clip_frames(count: int) -> list[Array]:
+    """The first pictures of the clip in the package: one person, who walks."""
+    with open_source(CLIP) as source:
+        return [frame.image for frame, _ in zip(source, range(count), strict=False)]
+
+
+def clip_boxes() -> list[Array]:
+    """Where they are, [1, 4] for each picture."""
+    rows = json.loads(CLIP_BOXES.read_text())
+    return [np.array(rows[str(k)], float) for k in range(len(rows))]
+
+
+def write_clip(path: Path, images: list[Array]) -> Path:
+    height, width = images[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (width, height))
+    for image in images:
+        writer.write(image)
+    writer.release()
+    return path
+
+
+@needs_default
+def test_run_finds_and_follows_people_without_being_told_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, out = write_clip(tmp_path / "clip.avi", clip_frames(12)), tmp_path / "o"
+    code, told = call_json(capsys, "run", clip, "--no-overlay", "--out", out)
+    found = npz(out / "result.npz")
+    assert code == 0
+    assert told["people"] == len(found["score"]) >= 8
+    assert set(found["track_id"].tolist()) == {0}
+    wanted = np.concatenate([clip_boxes()[frame] for frame in found["person_frame"]])
+    assert np.median(iou(found["bbox_xyxy"].astype(float), wanted).diagonal()) > 0.5
+
+
+@needs_default
+def test_live_finds_follows_and_steadies_people(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = write_clip(tmp_path / "clip.avi", clip_frames(12))
+    common = ("live", clip, "--policy", "none")
+    _, raw, told = call_lines(capsys, *common)
+    _, steady, _ = call_lines(capsys, *common, "--smooth")
+    _, whole, _ = call_lines(capsys, *common, "--detector", "whole")
+    ids = [[person["track_id"] for person in result["people"]] for result in raw]
+    assert told["people"] == sum(map(len, ids)) >= 8
+    assert {track_id for row in ids for track_id in row} == {0}
+    assert raw[-1]["people"][0]["pose_rotvec"] != steady[-1]["people"][0]["pose_rotvec"]
+    assert [r["people"][0]["bbox_xyxy"] for r in whole] == [[0, 0, 640, 360]] * 12
+
+
+def test_pictures_of_a_folder_are_looked_at_one_by_one(
+    tiny_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "o"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), clip_frames(1)[0])
+    cv2.imwrite(str(folder / "b.png"), np.full((200, 300, 3), 90, np.uint8))
+    common = ("run", folder, "--artifact", tiny_path, "--no-overlay", "--out", out)
+    assert call(*common) == 0
+    err = capsys.readouterr().err
+    assert "nobody was found in b.png. If one person fills the picture: --detector whole" in err
+    found = npz(out / "result.npz")
+    assert found["track_id"].tolist() == [-1]  # one look is enough, and nobody is followed
+    assert iou(found["bbox_xyxy"].astype(float), clip_boxes()[0])[0, 0] > 0.5
+    assert call_json(capsys, *common)[1]["empty"] == ["b.png"]
+    code, told = call_json(capsys, *common, "--detector", "whole")
+    assert (code, told["people"], told["empty"]) == (0, 2, [])
+
+
+def test_an_empty_video_says_that_nobody_was_found(
+    tiny_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grey = np.full((90, 120, 3), 90, np.uint8)
+    clip = write_clip(tmp_path / "clip.avi", [grey] * 4)
+    assert call("run", clip, "--artifact", tiny_path, "--out", tmp_path / "o") == 0
+    assert "nobody was found in clip.avi" in capsys.readouterr().err
+    assert call("live", clip, "--artifact", tiny_path, "--policy", "none", "--no-pace") == 0
+    assert "nobody was found in clip.avi" in capsys.readouterr().err
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text("{}")
+    args = ("run", clip, "--artifact", tiny_path, "--out", tmp_path / "o", "--boxes", boxes)
+    assert call(*args) == 0
+    assert "nobody was found" not in capsys.readouterr().err  # nothing looked
+
+
+def test_one_picture_shows_no_movement(
+    hmr: Estimator, tmp_path: Path, assert_helpful: Callable[[GlnetError], None]
+) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), clip_frames(1)[0])
+    (result,) = hmr.video(path, boxes="auto")
+    assert [person.track_id for person in result.people] == [None]
+    for options in ({"boxes": "motion"}, {"boxes": "auto", "smooth": True}):
+        with pytest.raises(ContractError, match="no movement") as caught:
+            next(hmr.video(path, **options))  # type: ignore[arg-type]
+        assert_helpful(caught.value)

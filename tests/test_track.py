@@ -267,9 +267,9 @@ def test_pose_distance_counts_in_body_sizes() -> None:
 
 def test_who_finds_people_is_said_once(assert_helpful: Callable[[GlnetError], None]) -> None:
     with pytest.raises(ContractError) as both:
-        choose_finder(None, "whole", False, WholePicture())  # type: ignore[arg-type]
+        choose_finder(None, "video", "whole", False, WholePicture())  # type: ignore[arg-type]
     assert_helpful(both.value)
     with pytest.raises(ContractError) as nobody:
-        choose_finder(None, None, True, None)  # type: ignore[arg-type]
+        choose_finder(None, "video", None, True, None)  # type: ignore[arg-type]
     assert_helpful(nobody.value)
-    assert isinstance(choose_finder(None, None, False, None), WholePicture)  # type: ignore[arg-type]
+    assert isinstance(choose_finder(None, "video", None, False, None), WholePicture)  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ BoxesOption = Annotated[
     str | None,
     typer.Option(
         help='Where the people are: "x1,y1,x2,y2[;...]" in px or a JSON file.',
-        show_default="the whole picture is one person",
+        show_default="--detector finds them",
     ),
 ]
 BackendOption = Annotated[
@@ -54,14 +54,17 @@ ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="CPU threads per inference.", show_default="the backend's")
 ]
 DetectorOption = Annotated[
-    str, typer.Option(help="Who finds the people: auto, motion, whole, none, or FILE.onnx.")
+    str | None,
+    typer.Option(
+        help="Who finds the people: auto, motion, own, whole (one fills the picture), none "
+        "(whole, but nobody is followed), or FILE.onnx.",
+        show_default="auto, unless there are --boxes",
+    ),
 ]
 LayoutOption = Annotated[
     str, typer.Option(help="Outputs of FILE.onnx, where they do not tell (docs/tracking.md).")
 ]
-SmoothOption = Annotated[
-    bool, typer.Option("--smooth", help="Make the people steady over time; wants a detector.")
-]
+SmoothOption = Annotated[bool, typer.Option("--smooth", help="Make the people steady over time.")]
 TraceOption = Annotated[
     Path | None,
     typer.Option(help="Write what each stage did when: JSON for Perfetto or chrome://tracing."),

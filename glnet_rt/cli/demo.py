@@ -1,6 +1,6 @@
 """`glnet-rt demo`: the model in the package on the clip in the package.
 
-The clip comes with the person's box in every frame, since nothing here finds people by itself.
+The clip comes with the person's box in every frame, so that nothing but the model is shown.
 """
 
 from __future__ import annotations

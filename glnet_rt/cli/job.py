@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from rich.progress import (
 )
 
 from glnet_rt.cli.common import Exit, describe, print_json
+from glnet_rt.cli.people import nobody_found
 from glnet_rt.contracts import Array, Result
 from glnet_rt.errors import GlnetError, SourceError
 from glnet_rt.estimator import Estimator
@@ -33,7 +34,7 @@ from glnet_rt.stream import FailedFrame, Source
 from glnet_rt.trace import Trace
 
 STAGES = ("read", "crop", "infer", "decode")
-MAX_LISTED = 5  # failed frames told one by one; `--json` lists all
+MAX_LISTED = 5  # failed or empty frames told by name; `--json` lists all
 
 
 @dataclass
@@ -47,6 +48,8 @@ class Summary:
         seconds: wall time from the first frame read to the last one drawn and written.
         files: what was written, by kind: `overlay`, `result`, `body`.
         animated: whether the body file holds an animation.
+        searches: whether people were looked for, rather than given.
+        empty: names of the pictures in which nobody was found; of a video's frames nothing is told.
         failed: frames that failed alone.
         broke_off: why the source ended early, or None.
         stages_ms: mean milliseconds per frame, by stage; `overlay` is drawing and writing it. They
@@ -59,6 +62,8 @@ class Summary:
     seconds: float = 0.0
     files: dict[str, Path] = field(default_factory=dict)
     animated: bool = False
+    searches: bool = False
+    empty: list[str] = field(default_factory=list)
     failed: list[FailedFrame] = field(default_factory=list)
     broke_off: SourceError | None = None
     stages_ms: dict[str, float] = field(default_factory=dict)
@@ -137,13 +142,15 @@ def process(
     finder: BoxFinder,
     overlay: bool,
     quiet: bool,
+    searches: bool = False,
     streams: int = 1,
     trace: Trace | None = None,
 ) -> Summary:
     """Run every frame and write overlay, arrays and body into `out`.
 
     A frame that cannot be used fails alone. Where the source breaks off, what came before is
-    written all the same.
+    written all the same. `searches` says whether `finder` looks for people, so that finding nobody
+    is worth telling.
 
     Raises:
         GlnetError: nothing at all could be processed; the first reason.
@@ -151,7 +158,7 @@ def process(
     out.mkdir(parents=True, exist_ok=True)
     arrays = ResultWriter(body_id=estimator.spec.body_id, body_sha256=estimator.spec.body_sha256)
     motion = MotionRecorder()
-    summary = Summary(source.name)
+    summary = Summary(source.name, searches=searches)
     renderer = OverlayRenderer()
     warm_up(estimator, renderer, quiet=quiet)
     started = time.perf_counter()
@@ -169,6 +176,8 @@ def process(
             estimated = time.perf_counter()
             if sink is not None and result.image is not None:
                 sink.write(source.name_of(result.frame_id), renderer.draw(result.image, result))
+            if not result.people and source.kind in ("image", "folder"):
+                summary.empty.append(source.name_of(result.frame_id))
             summary.add(result, (time.perf_counter() - estimated) * 1000)
             arrays.add(result)
             motion.add(result)
@@ -269,6 +278,7 @@ def as_dict(summary: Summary) -> dict[str, Any]:
         "stages_ms": {name: round(mean, 3) for name, mean in summary.stages_ms.items()},
         "files": {name: str(path) for name, path in summary.files.items()},
         "animated": summary.animated,
+        "empty": summary.empty,
         "failed": [
             {"frame_id": f.frame_id, "name": f.name, "error": describe(f.error)}
             for f in summary.failed
@@ -302,6 +312,14 @@ def complaints(summary: Summary) -> list[str]:
         lines.append(f"... and {len(summary.failed) - MAX_LISTED} more frames")
     if summary.broke_off is not None:
         lines.append(f"error: {summary.broke_off}")
+    if summary.searches and (summary.empty or not summary.people):
+        lines.append(nobody_found(_shortened(summary.empty) or summary.source))
     if "body" not in summary.files:
         lines.append("no body file was written: there is nobody in these frames")
     return lines
+
+
+def _shortened(names: Sequence[str]) -> str:
+    """The first few of them in words."""
+    more = len(names) - MAX_LISTED
+    return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -13,9 +13,12 @@ from glnet_rt.cli.common import (
     ArtifactOption,
     BackendOption,
     BoxesOption,
+    DetectorOption,
     Exit,
     JsonOption,
+    LayoutOption,
     PrecisionOption,
+    SmoothOption,
     ThreadsOption,
     TraceOption,
     load_estimator,
@@ -46,6 +49,9 @@ def live(
         bool, typer.Option(help="Play a file at its own rate, not as fast as can be read.")
     ] = True,
     boxes: BoxesOption = None,
+    detector: DetectorOption = None,
+    detector_layout: LayoutOption = "auto",
+    smooth: SmoothOption = False,
     artifact: ArtifactOption = None,
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
@@ -57,16 +63,16 @@ def live(
 
     With --json each result is a line, and the last line is the summary.
     """
-    from glnet_rt.cli.boxes import PlannedBoxes, read_boxes
     from glnet_rt.cli.job import warm_up
     from glnet_rt.cli.live_job import Recorder, Report, follow
+    from glnet_rt.cli.people import read_options
     from glnet_rt.out import OverlayRenderer
     from glnet_rt.stream import open_source
     from glnet_rt.trace import Trace
 
-    plan = read_boxes(boxes)
+    people = read_options(boxes, detector, detector_layout, smooth)
     recorded = None if trace is None else Trace()
-    report, recorder = Report(json), None
+    report, recorder = Report(json, people.searches), None
     with ExitStack() as stack:
         opened = stack.enter_context(open_source(_as_camera(source), clock=time.monotonic_ns))
         estimator = stack.enter_context(load_estimator(artifact, backend, precision, threads))
@@ -80,7 +86,7 @@ def live(
                 queue=queue,
                 drop=policy,  # type: ignore[arg-type]  # checked by the queue
                 max_age_ms=max_age or None,
-                finder=PlannedBoxes(plan, opened.name_of),
+                finder=people.finder(opened, estimator.body),
                 images=out is not None,
                 pace=pace,
                 trace=recorded,

@@ -15,6 +15,7 @@ import typer
 
 from glnet_rt._closing import Closing
 from glnet_rt.cli.common import Exit, describe, exit_code, print_json_line
+from glnet_rt.cli.people import nobody_found
 from glnet_rt.contracts import Person, Result
 from glnet_rt.errors import BackendError, GlnetError, SourceError
 from glnet_rt.out import OverlayRenderer, ResultWriter, VideoWriter
@@ -55,18 +56,21 @@ class Report:
 
     Args:
         as_json: one JSON object per line on stdout; else a line a second on stderr.
+        searches: whether people were looked for, so that finding nobody is worth telling.
     """
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, searches: bool = False) -> None:
         self.ended_by: GlnetError | None = None
         self._as_json = as_json
         self._ages_ms: deque[float] = deque(maxlen=AGES_KEPT)
-        self._results = 0
+        self._results = self._people = 0
+        self._searches = searches
         self._started = self._told = time.monotonic()
 
     def add(self, result: Result) -> None:
         """Tell one result."""
         self._results += 1
+        self._people += len(result.people)
         self._ages_ms.append(result.timings_ms.get("age", 0.0))
         if self._as_json:
             print_json_line(as_line(result))
@@ -85,12 +89,15 @@ class Report:
         if self.ended_by is not None:
             code = exit_code(self.ended_by)
             typer.echo(f"error: {self.ended_by}", err=True)
+        if self._searches and self._results and not self._people:
+            typer.echo(nobody_found(source), err=True)
         p50, p99, worst = np.percentile(self._ages_ms or [0.0], [50, 99, 100]).round(2).tolist()
         told = {
             "command": "live",
             "source": source,
             "seconds": round(time.monotonic() - self._started, 3),
             "fps": round(self._fps(), 3),
+            "people": self._people,
             **asdict(stats),
             "age_ms": {"p50": p50, "p99": p99, "max": worst},
             "files": {kind: str(path) for kind, path in files.items()},

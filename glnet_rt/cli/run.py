@@ -28,7 +28,7 @@ def run(
         Path | None, typer.Option(help="Folder to write to.", show_default="out/NAME")
     ] = None,
     boxes: BoxesOption = None,
-    detector: DetectorOption = "none",
+    detector: DetectorOption = None,
     detector_layout: LayoutOption = "auto",
     smooth: SmoothOption = False,
     overlay: Annotated[bool, typer.Option(help="Draw the bodies over the frames.")] = True,
@@ -43,14 +43,13 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Write the people of PATH as overlay, result.npz and body.glb."""
-    from glnet_rt.cli.boxes import read_boxes
     from glnet_rt.cli.job import process, tell
-    from glnet_rt.cli.people import finder_of
+    from glnet_rt.cli.people import read_options
     from glnet_rt.stream import open_source
     from glnet_rt.trace import Trace
 
     recorded = None if trace is None else Trace()
-    plan = read_boxes(boxes)
+    people = read_options(boxes, detector, detector_layout, smooth)
     with (
         open_source(path) as source,
         load_estimator(artifact, backend, precision, threads) as estimator,
@@ -60,9 +59,8 @@ def run(
             source,
             estimator,
             target,
-            finder=finder_of(
-                plan, detector, detector_layout, smooth, source.name_of, estimator.body
-            ),
+            finder=people.finder(source, estimator.body),
+            searches=people.searches,
             overlay=overlay,
             quiet=json,
             streams=streams,

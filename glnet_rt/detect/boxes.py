@@ -11,9 +11,7 @@ DUPLICATE_IOU = 0.55  # two boxes that overlap more show one person
 
 def iou(first: Array, second: Array) -> Array:
     """[N, 4] and [M, 4] -> [N, M] intersection over union; empty boxes share nothing."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(-1)
+    shared = _shared(first, second)
     union = area(first)[:, None] + area(second)[None] - shared
     return np.asarray(shared / np.maximum(union, 1e-9))
 
@@ -23,11 +21,16 @@ def area(boxes: Array) -> Array:
     return np.asarray(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(-1))
 
 
-def covered(box: Array, others: Array) -> Array:
-    """[4] and [M, 4] -> [M], the share of `box` that lies within each of the others."""
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(-1)
-    return np.asarray(shared / np.maximum(area(box[None]), 1e-9))
+def covered(boxes: Array, others: Array) -> Array:
+    """[N, 4] and [M, 4] -> [N, M], the share of each box that lies within each of the others."""
+    return np.asarray(_shared(boxes, others) / np.maximum(area(boxes)[:, None], 1e-9))
+
+
+def _shared(first: Array, second: Array) -> Array:
+    """[N, 4] and [M, 4] -> [N, M] px² of intersection."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    return np.asarray(np.clip(high - low, 0, None).prod(-1))
 
 
 def suppress(boxes: Array, scores: Array, overlap: float = DUPLICATE_IOU) -> Array:

@@ -11,16 +11,16 @@ from glnet_rt.errors import ContractError
 if TYPE_CHECKING:
     from glnet_rt.detect.onnx_ import OnnxConfig
 
-NAMES = ("auto", "motion", "whole")
+NAMES = ("auto", "motion", "own", "whole")
 
 
 def open_detector(which: str | Path | Detector, config: OnnxConfig | None = None) -> Detector:
     """Make a detector.
 
     Args:
-        which: `motion` (a camera that stands still), `whole` (one person fills the frame), `auto`
-            for what of these needs nothing else and finds several people, which is `motion`; the
-            path of an `.onnx` file; or a detector, which is handed back.
+        which: `auto` (what finds people in any video: `own`, and `motion` where the camera stands
+            still), `motion`, `own` (the network in the package), `whole` (one person fills the
+            frame), the path of an `.onnx` file; or a detector, which is handed back.
         config: of an `.onnx` file.
 
     Raises:
@@ -30,7 +30,15 @@ def open_detector(which: str | Path | Detector, config: OnnxConfig | None = None
     """
     if not isinstance(which, (str, Path)):
         return which
-    if which in ("auto", "motion"):
+    if which == "auto":
+        from glnet_rt.detect.auto import AutoDetector
+
+        return AutoDetector()
+    if which == "own":
+        from glnet_rt.detect.own import OwnDetector
+
+        return OwnDetector()
+    if which == "motion":
         from glnet_rt.detect.motion import MotionDetector
 
         return MotionDetector()

@@ -68,9 +68,21 @@ class MotionDetector:
     def __init__(self, config: MotionConfig | None = None) -> None:
         self.config = MotionConfig() if config is None else config
         self._size: tuple[int, int] | None = None
+        self._frames, self._changed = 0, 0.0
         self._warned = False
 
     def __call__(self, frame: Frame) -> Detections:
+        found = self.look(frame)
+        if self._changed > self.config.most_changed and self._frames > 1:  # the first is all new
+            self._warn(frame)
+        return _NOBODY if found is None else found
+
+    def forget(self) -> None:
+        """Take the next frame for the first one: the camera looks elsewhere now."""
+        self._size = None
+
+    def look(self, frame: Frame) -> Detections | None:
+        """The people, or None where it cannot tell: while it practises, or all has changed."""
         height, width = frame.image.shape[:2]
         if self._size != (width, height):
             self._restart(width, height)
@@ -80,11 +92,9 @@ class MotionDetector:
             small = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
         self._frames += 1
         changed = (self._background.apply(small) == _FOREGROUND).astype(np.uint8)
-        if changed.mean() > self.config.most_changed:
-            self._warn(frame, float(changed.mean()))
-            return _NOBODY
-        if self._frames <= self.config.practice:
-            return _NOBODY
+        self._changed = float(changed.mean())
+        if self._changed > self.config.most_changed or self._frames <= self.config.practice:
+            return None
         boxes, scores = self._people(changed)
         boxes = clip(boxes / self._scale, (width, height))
         kept = suppress(boxes, scores)
@@ -92,7 +102,7 @@ class MotionDetector:
 
     def _restart(self, width: int, height: int) -> None:
         """Forget the background; frames of another size have another one."""
-        self._size, self._frames = (width, height), 0
+        self._size, self._frames, self._changed = (width, height), 0, 0.0
         self._scale = min(1.0, self.config.work_px / max(width, height))
         self._background = cv2.createBackgroundSubtractorMOG2(
             history=self.config.history, varThreshold=self.config.threshold, detectShadows=True
@@ -116,13 +126,13 @@ class MotionDetector:
         boxes = np.stack([left, top, left + across, top + down], 1)[could]
         return boxes, np.minimum(fill[could], _MOST_SURE)
 
-    def _warn(self, frame: Frame, share: float) -> None:
-        if not self._warned and self._frames > 1:  # the first frame is all new
+    def _warn(self, frame: Frame) -> None:
+        if not self._warned:
             _log.warning(
                 "frame %d: %.0f %% of the picture changed: the motion detector needs a camera that "
                 "stands still",
                 frame.frame_id,
-                100 * share,
+                100 * self._changed,
             )
             self._warned = True
 

@@ -220,10 +220,10 @@ class PeopleTracker:
             boxes: [T, 4] of the tracks. found: [D, 4]. pairs: track -> detection.
         """
         merged: dict[int, int] = {}
+        inside = covered(boxes, found)
         for row in set(range(len(boxes))) - set(pairs):
-            inside = covered(boxes[row], found)
             for other, column in pairs.items():
-                if inside[column] >= self.config.swallowed:
+                if inside[row, column] >= self.config.swallowed:
                     merged.update({row: column, other: column})
         return merged
 

@@ -8,10 +8,15 @@ import numpy as np
 import torch
 
 from export.detector import export
+from glnet_rt.cli.demo import CLIP
 from glnet_rt.contracts import Frame
-from glnet_rt.detect.onnx_ import OnnxConfig, OnnxDetector
-from train.detector.fit import save_detector
+from glnet_rt.detect.onnx_ import OnnxConfig, OnnxDetector, letterbox
+from glnet_rt.detect.own import OWN_PATH
+from glnet_rt.stream import open_source
+from train.detector.fit import load_detector, save_detector
 from train.detector.model import Deployed, Detector
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights/detector.safetensors"
 
 
 def test_export_runs_as_torch_does_and_finds_the_same(tmp_path: Path) -> None:
@@ -37,3 +42,19 @@ def test_export_runs_as_torch_does_and_finds_the_same(tmp_path: Path) -> None:
     assert abs(len(found) - wide.sum()) <= 1  # half-precision kernels move who is on the edge
     nearest = np.abs(found.boxes[:, None] - wanted[None]).max(-1).min(1)
     assert np.median(nearest) < 0.5
+
+
+def test_the_package_holds_the_detector_of_the_weights() -> None:
+    """After new weights: python -m export.detector weights/detector.safetensors FILE."""
+    model, _ = load_detector(WEIGHTS)
+    with open_source(CLIP) as source:
+        frame = next(iter(source))
+    picture, _ = letterbox(frame.image, (256, 160))
+    with torch.no_grad():
+        boxes, scores = (v[0].numpy() for v in Deployed(model)(torch.from_numpy(picture)))
+    surest = int(scores.argmax())
+    with OnnxDetector(OWN_PATH, OnnxConfig(score=0.0, overlap=1.0, input_px=256)) as detector:
+        told = detector._infer(picture)
+    assert OWN_PATH.stat().st_size < 1_000_000
+    assert abs(told["scores"].max() - scores[surest]) < 0.01
+    np.testing.assert_allclose(told["boxes"][0, surest], boxes[surest], atol=0.5)
