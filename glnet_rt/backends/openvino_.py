@@ -28,18 +28,20 @@ from glnet_rt.errors import ArtifactError, BackendError, MissingDependencyError
 from glnet_rt.spec import GATHER_DOMAIN, GATHER_OP, NetSpec
 
 _DEVICE = "CPU"
+MOST_LANES = 4  # each holds the weights once more
 _DIGEST_CHARS = 64
 _log = logging.getLogger(__name__)
 
 
 class OpenVinoBackend(Closing):
-    """A model for one person, compiled twice: with all threads, and with a stream for each.
+    """A model for one person, with all threads; and lanes of few threads each for several people.
 
-    A single person gets all threads. Several are handed one by one to the streams, since threads
-    that work on different people wait for nobody; that second model is made when there first are
-    several. The batch is one in both: it saves a fifth of the time of a small network, larger ones
-    gain nothing on a CPU, and of a model with a free batch, compiled for two streams, OpenVINO
-    2026.4 returned wrong numbers. Several threads may call `infer`; they take turns.
+    Several people are handed one by one to the lanes, since threads that work on different people
+    wait for nobody; lanes are opened when there first are several. Each lane is a model of its own:
+    the streams of one model share prepared weights, and OpenVINO 2026.4 mixes these up in about one
+    opening out of ten. The batch is always one: a free batch costs a small network a fifth of its
+    time, and a larger one gains nothing on a CPU. Several threads may call `infer`; they take
+    turns.
     """
 
     name: ClassVar[str] = "openvino"
@@ -50,8 +52,8 @@ class OpenVinoBackend(Closing):
         self._compiler: Compiler | None = compiler
         self._threads = threads
         self._turn = threading.Lock()
-        self._one = compiler.compile(streams=1, threads=threads).create_infer_request()
-        self._several: list[Any] = [self._one] if threads == 1 else []
+        self._one = compiler.compile(threads).create_infer_request()
+        self._lanes: list[Any] = [self._one] if threads == 1 else []
         self._output_names = list(compiler.spec.output_shapes)
         self.precision = compiler.precision
 
@@ -77,11 +79,11 @@ class OpenVinoBackend(Closing):
     def close(self) -> None:
         """Free the session. Calling it again does nothing."""
         with self._turn:
-            self._compiler, self._one, self._several = None, None, []
+            self._compiler, self._one, self._lanes = None, None, []
 
     def _run(self, compiler: Compiler, crops: Array) -> list[dict[str, Array]]:
         """Outputs of each crop."""
-        requests = [self._one] if len(crops) == 1 else self._requests(compiler)
+        requests = [self._one] if len(crops) == 1 else self._opened(compiler)
         people: list[dict[str, Array]] = []
         for i in range(len(crops) + len(requests)):
             request = requests[i % len(requests)]
@@ -96,13 +98,13 @@ class OpenVinoBackend(Closing):
         """Copies, since the request's own arrays are written over when it runs again."""
         return {name: request.get_tensor(name).data.copy() for name in self._output_names}
 
-    def _requests(self, compiler: Compiler) -> list[Any]:
-        """One request per stream."""
-        if not self._several:
-            streams = self._threads
-            model = compiler.compile(streams=streams, threads=streams)
-            self._several = [model.create_infer_request() for _ in range(streams)]
-        return self._several
+    def _opened(self, compiler: Compiler) -> list[Any]:
+        """One request per lane."""
+        if not self._lanes:
+            lanes = min(self._threads, MOST_LANES)
+            each = self._threads // lanes
+            self._lanes = [compiler.compile(each).create_infer_request() for _ in range(lanes)]
+        return self._lanes
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +126,7 @@ class Compiler:
         """Of the network."""
         return self.artifact.spec
 
-    def compile(self, *, streams: int, threads: int) -> Any:
+    def compile(self, threads: int) -> Any:
         """A CompiledModel that takes [1, S, S, 3] uint8 BGR.
 
         Raises:
@@ -135,12 +137,12 @@ class Compiler:
         hint = _hint(core, self.openvino, self.precision)
         options = {
             "INFERENCE_PRECISION_HINT": hint,
-            "NUM_STREAMS": streams,
+            "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
             # Pinned, two processes would share the same first cores and leave the rest idle.
             "ENABLE_CPU_PINNING": False,
         }
-        path = self._cached(streams, threads)
+        path = self._cached(threads)
         try:
             compiled = _read_cached(core, path, options)
             if compiled is None:
@@ -182,14 +184,14 @@ class Compiler:
         image.preprocess().scale([255 * std for std in self.spec.std])
         return processor.build()
 
-    def _cached(self, streams: int, threads: int) -> Path:
+    def _cached(self, threads: int) -> Path:
         """Where this model lies once it is compiled: a name for everything it is made of."""
         facts = {
             "model": model_sha256(self.artifact, stored_as(self.precision)),
             "spec": self.spec.to_dict(),
             "changes": CHANGES,
             "precision": self.precision,
-            "streams": [streams, threads],
+            "threads": threads,
             "openvino": self.openvino.__version__,
             "cpu": cpu_sha256(),
         }
