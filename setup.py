@@ -67,6 +67,9 @@ PYCUDA = ["pycuda>=2024.1"]
 TENSORRT = ["tensorrt>=10.3"]
 OPENVINO = ["openvino>=2025.0"]
 RTX = ["tensorrt-rtx==1.7.1.116"]
+# What the benchmarks are compared with, where it is there; OSMesa wants a newer PyOpenGL than
+# pyrender asks for (docs/performance.md).
+PEERS = ["pyrender", "trimesh"]
 
 setup(
     name="glnet-rt",
@@ -95,6 +98,7 @@ setup(
         "fp8": FP8,
         "dev": DEV,
         "oracles": ORACLES,
+        "peers": PEERS,
     },
     entry_points={"console_scripts": ["glnet-rt = glnet_rt.cli.main:main"]},
     classifiers=[

@@ -369,6 +369,13 @@ def test_auto_adds_who_is_near_to_who_moves() -> None:
     assert network.calls == 3 + 3  # then every third frame
 
 
+def test_auto_wants_the_network_surer_where_the_camera_stands_still() -> None:
+    near = [200.0, 60, 240, 150]
+    detector, _ = auto_with([(near, 0.35)])
+    told = [near in detector(Frame(street(step), step, step)).boxes.tolist() for step in range(12)]
+    assert told == [True] * 3 + [False] * 9
+
+
 def test_auto_leaves_it_to_the_network_where_the_camera_moves() -> None:
     far = [10.0, 10, 20, 30]
     detector, network = auto_with([(far, 0.6)])

@@ -88,7 +88,7 @@ IMPORT_NAMES = {
         ("glnet_rt", ("openvino", "cuda", "pycuda")),
         ("train", ("train",)),
         ("export", ("export", "fp8")),
-        ("benchmarks", ("train", "export", "dev", "oracles")),
+        ("benchmarks", ("train", "export", "dev", "oracles", "peers")),
         ("tests", ("openvino", "cuda", "rtx", "train", "export", "dev", "oracles")),
     ],
 )

@@ -22,11 +22,14 @@ class AutoConfig:
     Attributes:
         every: frames from one run of the network to the next while motion decides too. Fewer costs
             time.
+        sure: score that somebody near must have while motion decides too. What stands there is seen
+            again and again, and a lamp post that is taken for somebody once would be followed.
         overlap, inside: IoU with somebody near, and share within their box, from which what moves
             is them or a part of them.
     """
 
     every: int = 3
+    sure: float = 0.4
     overlap: float = 0.4
     inside: float = 0.6
 
@@ -66,7 +69,7 @@ class AutoDetector:
         self._age += 1
         if moving is None or not self.by_motion or self._age >= self.config.every:
             found, self._age = self._network(frame), 0
-            near = self._network.near(found.boxes, frame)
+            near = self._network.near(found.boxes, frame) & (found.scores >= self.config.sure)
             self._near = Detections(found.boxes[near], found.scores[near])
         self.by_motion = moving is not None
         return found if moving is None else self._merged(moving)
