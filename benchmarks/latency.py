@@ -53,7 +53,8 @@ def main() -> None:
         rows += [{"table": "stages", **row} for row in stage_rows(arguments)]
         rows += [{"table": "network", **row} for row in network_rows(arguments)]
     rows += [{"table": "systems", **row} for row in system_rows(arguments)]
-    text = "\n\n".join(table(rows, name) for name in COLUMNS)
+    there = {row["table"] for row in rows}
+    text = "\n\n".join(table(rows, name) for name in COLUMNS if name in there)
     print(text)
     values = {"frame": f"{FRAME[1]}x{FRAME[0]}", "frames": arguments.frames, "rows": rows}
     if not arguments.quick:
