@@ -110,6 +110,20 @@ def test_the_next_inference_leaves_the_last_alone(
         np.testing.assert_array_equal(first, kept)
 
 
+def test_after_a_failure_the_next_people_are_found(tiny_artifact: Artifact) -> None:
+    class Failing:
+        def start_async(self, inputs: object) -> None:
+            raise RuntimeError("no memory")
+
+    crops = crops_of(tiny_artifact, 3)
+    with OpenVinoBackend.open(tiny_artifact, "fp32", threads=2) as opened:
+        wanted = opened.infer(crops)["betas"]
+        opened._lanes[1] = Failing()
+        with pytest.raises(BackendError, match="failed while running"):
+            opened.infer(crops)
+        np.testing.assert_array_equal(opened.infer(crops)["betas"], wanted)
+
+
 def test_threads_may_share_a_session(tiny_artifact: Artifact, session: OpenVinoBackend) -> None:
     batches = [crops_of(tiny_artifact, 1 + i % 3, seed=i) for i in range(12)]
     wanted = [session.infer(batch)["betas"] for batch in batches]

@@ -53,7 +53,7 @@ class OpenVinoBackend(Closing):
         self._threads = threads
         self._turn = threading.Lock()
         self._one = compiler.compile(threads).create_infer_request()
-        self._lanes: list[Any] = [self._one] if threads == 1 else []
+        self._lanes = self._no_lanes()
         self._output_names = list(compiler.spec.output_shapes)
         self.precision = compiler.precision
 
@@ -73,6 +73,7 @@ class OpenVinoBackend(Closing):
             try:
                 people = self._run(self._compiler, crops)
             except RuntimeError as error:
+                self._lanes = self._no_lanes()  # some may still be at work: they are opened anew
                 raise run_failed("OpenVINO", crops, self._compiler.spec, error) from error
         return {name: np.concatenate([one[name] for one in people]) for name in people[0]}
 
@@ -97,6 +98,10 @@ class OpenVinoBackend(Closing):
     def _outputs(self, request: Any) -> dict[str, Array]:
         """Copies, since the request's own arrays are written over when it runs again."""
         return {name: request.get_tensor(name).data.copy() for name in self._output_names}
+
+    def _no_lanes(self) -> list[Any]:
+        """Those that need not be opened."""
+        return [self._one] if self._threads == 1 else []
 
     def _opened(self, compiler: Compiler) -> list[Any]:
         """One request per lane."""
