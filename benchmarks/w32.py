@@ -83,7 +83,6 @@ def main() -> None:
 def make_artifact(path: Path) -> None:
     """Export a random W32 where there is none: some five minutes."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "export", "--random", "w32", "--judged", "16"]
         subprocess.run([*command, "--out", str(path)], cwd=ROOT, check=True)
 

@@ -42,6 +42,7 @@ def main() -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     source = read_source(arguments)
     source.check(arguments.precisions)
     manifest = source.manifest(arguments.name or arguments.out.stem, arguments.licence)

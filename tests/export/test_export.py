@@ -237,7 +237,7 @@ def export(
     narrow_graph: onnx.ModelProto,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., int]:
-    """`python -m export` on a small network and noise, to `a.glnet`; the exit code."""
+    """`python -m export` on a small network and noise, to `new/a.glnet`; the exit code."""
     monkeypatch.setattr(command, "build_graph", lambda model: narrow_graph)
 
     def run(*options: object) -> int:
@@ -246,7 +246,7 @@ def export(
         np.save(probe, noise_crops(9))
         np.save(calibration, noise_crops(4, seed=3))
         given = ["--probe-data", probe, "--calibration-data", calibration, *options]
-        arguments = ["export", weights, "--out", tmp_path / "a.glnet", *given]
+        arguments = ["export", weights, "--out", tmp_path / "new" / "a.glnet", *given]
         monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
         return command.main()
 
@@ -266,7 +266,7 @@ def test_the_command_writes_an_artifact_that_runs(
     options = ("--precisions", "fp32,packed", "--max-mb", "1.7", "--report", report)
     assert export(*options) == 0
     assert "| packed | onnxruntime | 8 | 9 held-out |" in report.read_text()
-    opened = Artifact.open(tmp_path / "a.glnet")
+    opened = Artifact.open(tmp_path / "new" / "a.glnet")
     assert opened.manifest.precisions == ("fp32", "packed")
     assert "noise" in opened.manifest.training_data
     digest = hashlib.sha256(noise_crops(4, seed=3).tobytes()).hexdigest()
@@ -299,7 +299,7 @@ def test_a_failed_gate_writes_nothing(
     monkeypatch.setitem(GATES, "fp32", Gate(math.inf, -1.0, math.inf))
     assert export("--precisions", "fp32") == 3
     assert "nothing written" in capsys.readouterr().err
-    assert not (tmp_path / "a.glnet").exists()
+    assert not (tmp_path / "new" / "a.glnet").exists()
 
 
 @pytest.mark.parametrize(
