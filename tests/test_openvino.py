@@ -291,6 +291,15 @@ def test_bfloat16_needs_a_cpu_that_has_it(
         openvino_._hint(OldCore(), openvino, "bf16")
     assert_helpful(caught.value)
     assert openvino_._hint(OldCore(), openvino, "fp16") == openvino.Type.f32
+    assert openvino_._hint(OldCore(), openvino, "int8") == openvino.Type.f32
+
+
+@pytest.mark.skipif(not HAS_BF16, reason="this CPU has no bfloat16")
+def test_what_int8_leaves_takes_bfloat16_and_nothing_else_does() -> None:
+    core = openvino.Core()
+    asked = {name: openvino_._hint(core, openvino, name) for name in OpenVinoBackend.precisions}
+    half = {name for name, hint in asked.items() if hint == openvino.Type.bf16}
+    assert half == {"bf16", "int8"}
 
 
 def test_bfloat16_is_not_chosen_where_export_did_not_judge_it(tiny_artifact: Artifact) -> None:

@@ -220,6 +220,9 @@ def _import_openvino() -> Any:
 def _hint(core: Any, openvino: Any, precision: str) -> Any:
     """The type to ask for; what a model's own Q/DQ pairs say stays integer whatever it is.
 
+    What INT8 leaves, sums above all, takes bfloat16 where the CPU has it: half the memory to read,
+    for a rounding that is finer than the one behind it.
+
     Raises:
         BackendError: bfloat16 on a CPU without it.
     """
@@ -231,7 +234,7 @@ def _hint(core: Any, openvino: Any, precision: str) -> Any:
             expected="avx512_bf16 or amx_bf16",
             fix="leave precision at 'auto', or name int8 or fp32",
         )
-    if precision == "bf16":
+    if precision == "bf16" or (precision == "int8" and "BF16" in able):
         return openvino.Type.bf16
     if precision == "fp16" and "FP16" in able:
         return openvino.Type.f16

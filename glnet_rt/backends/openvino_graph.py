@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-CHANGES = 1  # raised with every other change made here: compiled models are kept under it
+CHANGES = 2  # raised with every other change to what is compiled: compiled models are kept under it
 LEVELS = 256
 # An activation's Q/DQ pair as the ONNX reader gives it.
 _PAIR = ("FakeQuantize", "Convert", "Convert", "Subtract", "Multiply")
@@ -40,7 +40,7 @@ def round_where_it_pays(model: Any) -> None:
     """Take a model's activations to integers only where a convolution reads them, in place.
 
     The stored pairs are what ONNX Runtime and TensorRT need: signed, and around whatever stands
-    between convolutions. Here sums and up-sampling stay in float32, fused behind convolutions, and
+    between convolutions. Here sums and up-sampling stay floats, fused behind convolutions, and
     what a ReLU has cut off at zero takes all 256 levels for the half that is left: fewer and finer
     roundings, and a seventh less time. A model without such pairs stays as it is.
     """
