@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import json
 import logging
 import subprocess
 import sys
@@ -36,7 +36,8 @@ from tests.streams import Crowd, no_thread_left, pictures, slow_down
 
 IMAGE = pictures(1)[0]
 FPS = 30
-STATUS = Path("/proc/self/status")
+ROOT = Path(__file__).parents[1]
+MOST_STOLEN = 0.02  # processor seconds a second that a host may take and still be judged
 SLACK_MS = 150  # what a machine with other work may keep a thread waiting
 
 
@@ -481,40 +482,25 @@ def test_a_broken_picture_fails_alone_when_played(hmr: Estimator, tmp_path: Path
 # -- for long -------------------------------------------------------------------------------------
 
 
-def resident_mb() -> dict[str, float]:
-    """This process's memory by kind. What it allocates is `RssAnon`; pages of files (`RssFile`)
-    come and go as the kernel likes, and with all the libraries of a test run they are many."""
-    rows = (line.split() for line in STATUS.read_text().splitlines() if line.startswith("Rss"))
-    return {row[0].rstrip(":"): int(row[1]) * 1024 / 1e6 for row in rows}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [60, 600])
-def test_age_and_memory_stay_flat(
-    hmr: Estimator, monkeypatch: pytest.MonkeyPatch, seconds: int
-) -> None:
-    if not STATUS.exists():
+def test_age_and_memory_stay_flat(seconds: int) -> None:
+    """In a process of its own: garbage is sought in all that a test run has loaded, and its memory
+    is not the stream's."""
+    if not Path("/proc/self/statm").exists():
         pytest.skip("memory is read from /proc")
-    slow_down(hmr, 0.050, monkeypatch)
-    ages: list[list[float]] = [[], []]
-    memory: list[dict[str, float]] = []
-    trace, previous = Trace(max_events=1000), 0
-    with no_thread_left(), hmr.live(camera(seconds), trace=trace) as session:
-        started = time.monotonic()
-        for count, result in enumerate(session):
-            assert result.dropped == result.frame_id - count
-            assert result.timestamp_ns > previous
-            previous = result.timestamp_ns
-            ages[time.monotonic() - started > seconds / 2].append(result.timings_ms["age"])
-            if count % 200 == 199:
-                gc.collect()
-                memory.append(resident_mb())
-    stats = session.stats()
-    assert stats.frames_in == seconds * FPS
-    assert stats.frames_in - stats.frames_out == sum(stats.dropped.values())
-    for half in ages:
-        assert np.percentile(half, 99) <= 2 * 1000 / FPS + 50 + SLACK_MS
-    grown_mb = memory[-1]["RssAnon"] - memory[1]["RssAnon"]
-    assert grown_mb < 20, memory[1:]
-    print(f"{seconds} s: p99 age {np.percentile([*ages[0], *ages[1]], 99):.1f} ms, {stats}, "
-          f"memory {grown_mb:+.1f} MB")  # fmt: skip
+    code = f"import json; from benchmarks.live import soak; print(json.dumps(soak({seconds})))"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    told = json.loads(ran.stdout)
+    assert told["frames_in"] == seconds * FPS
+    assert told["frames_in"] - told["frames_out"] == told["dropped"] > 0
+    assert told["memory_mb"] > 0
+    assert told["memory_grown_mb"] < 10
+    assert told["age_p90_ms"] <= told["bound_ms"] + SLACK_MS
+    if told["stolen_s"] > MOST_STOLEN * seconds:
+        pytest.skip(
+            f"the host took processors away for {told['stolen_s']:.1f} s: no age can be told"
+        )
+    assert told["age_p99_ms"] <= told["bound_ms"] + SLACK_MS
