@@ -506,7 +506,12 @@ def test_memory_stays_flat_and_no_frame_is_lost_count_of(soaked: dict[str, float
 
 @pytest.mark.slow
 def test_results_are_never_old(soaked: dict[str, float]) -> None:
-    assert soaked["age_p90_ms"] <= soaked["bound_ms"] + SLACK_MS
-    if soaked["stolen_s"] > MOST_STOLEN * soaked["seconds"]:
-        pytest.skip(f"the host took processors away for {soaked['stolen_s']:.1f} s: p90 alone held")
-    assert soaked["age_p99_ms"] <= soaked["bound_ms"] + SLACK_MS
+    most = soaked["bound_ms"] + SLACK_MS
+    assert soaked["age_p90_ms"] <= most
+    busy = soaked["stolen_s"] > MOST_STOLEN * soaked["seconds"]
+    if soaked["age_p99_ms"] > most and busy:
+        pytest.skip(
+            f"p99 {soaked['age_p99_ms']:.0f} ms, of {most:.0f} allowed, cannot be judged: "
+            f"the host took processors away for {soaked['stolen_s']:.1f} s"
+        )
+    assert soaked["age_p99_ms"] <= most
