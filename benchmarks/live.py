@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 import glnet_rt
 from benchmarks._record import ROOT, write
-from glnet_rt import Frame, Result
+from glnet_rt import Frame, Result, Trace
 from glnet_rt.contracts import Array
 from glnet_rt.finder import Found
 from train.tables import markdown_table
@@ -68,16 +68,19 @@ def camera(seconds: int) -> Iterator[Array]:
         yield picture
 
 
-def soak(seconds: int) -> dict[str, Any]:
-    """One stream of so many seconds."""
+def soak(
+    seconds: int, each: Callable[[Result], None] = lambda result: None, trace: Trace | None = None
+) -> dict[str, Any]:
+    """One stream of so many seconds; `each` is shown every result."""
     ages: list[float] = []
     works: list[float] = []
     memory: list[float] = []
     with glnet_rt.load() as hmr:
         rest = WORK_MS - network_ms(hmr)
         stolen_before = stolen_s()
-        with hmr.live(camera(seconds), finder=Busy(rest)) as session:
+        with hmr.live(camera(seconds), finder=Busy(rest), trace=trace) as session:
             for result in session:
+                each(result)
                 ages.append(result.timings_ms["age"])
                 works.append(sum(result.timings_ms[stage] for stage in STAGES))
                 memory.append(resident_mb())

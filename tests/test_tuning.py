@@ -26,7 +26,7 @@ class Slow(Closing):
 
     name: ClassVar[str] = "slow"
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
-    pause_s: ClassVar[float] = 0.04
+    pause_s: ClassVar[float] = 0.02
     opened: ClassVar[list[int | None]] = []
 
     def __init__(self, inner: OnnxRuntimeBackend, threads: int | None) -> None:
@@ -144,7 +144,7 @@ def test_a_damaged_memory_is_told_and_measured_again(
 
 def test_a_busy_machine_does_not_change_the_order(tiny_artifact: Artifact) -> None:
     """Something else runs in three of five of a candidate's turns."""
-    pauses = itertools.cycle([0.05, 0.002, 0.05, 0.002, 0.05])
+    pauses = itertools.cycle([0.03, 0.002, 0.03, 0.002, 0.03])
 
     class Disturbed(BestWithOne):
         def infer(self, crops: Array) -> Mapping[str, Array]:

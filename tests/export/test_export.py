@@ -198,14 +198,9 @@ def test_gates_of_a_learned_network_are_millimetres() -> None:
     row = {"pixels": OWN, "crops_of": "held-out", "backend": "onnxruntime", "batch": 1}
     vertices = {f"vertices_{n}_mm": 3.0 for n in ("mean", "p99", "max")}
     row |= {**vertices, "pa_mpjpe_change_mm": 0.9, "noise": 9.0}
-    for precision, count in (("fp32", 2), ("fp16", 1), ("packed", 1), ("int8", 0)):
+    for precision, count in (("fp32", 3), ("fp16", 1), ("packed", 1), ("int8", 0)):
         found = failures([{**row, "precision": precision}], (precision,), learned=True)
         assert len(found) == count, found
-    good = {**row, "precision": "fp32", **dict.fromkeys(vertices, 0.0)}
-    far = {**good, "vertices_max_mm": 6.0}
-    assert failures([far], ("fp32",), learned=True) == []  # another pixel won, by a hair
-    (told,) = failures([good, {**far, "pixels": SAME}], ("fp32",), learned=True)
-    assert "vertices_max_mm 6.000 > 0.1" in told
     worse = {**row, "precision": "int8", "pa_mpjpe_change_mm": 1.01}
     (told,) = failures([worse], ("int8",), learned=True)
     assert "pa_mpjpe_change_mm 1.010 > 1" in told
@@ -226,8 +221,7 @@ def test_what_is_made_of_a_model_is_allowed_only_where_it_passes() -> None:
 @pytest.mark.parametrize("name", ["mean", "p99", "max"])
 @pytest.mark.parametrize("value", [1.01, math.nan])
 def test_a_gate_names_what_broke(name: str, value: float) -> None:
-    row: dict[str, Any] = {f"vertices_{n}_mm": 1.0 for n in ("mean", "p99", "max")}
-    row["pixels"] = SAME if name == "max" else OWN
+    row = {f"vertices_{n}_mm": 1.0 for n in ("mean", "p99", "max")}
     assert Gate(1.0, 1.0, 1.0).failures(row) == []
     (failure,) = Gate(1.0, 1.0, 1.0).failures({**row, f"vertices_{name}_mm": value})
     assert failure.startswith(f"vertices_{name}_mm {value:.3f}")
