@@ -1,10 +1,11 @@
 """`python -m benchmarks.w32`: GLNet-W32 in real time on a CPU, beside the usual way.
 
-*Network*: one inference of one crop by OpenVINO and ONNX Runtime beside torch eager of the same
-sparse network, and which share of the core's measured peak that is. *Chain*: a 1080p video from
-the file to vertices, beside OpenCV, the dense network in torch eager, and smplx. Both in CPU time
-of one thread, everything in turns in one process. *Video*: frames per second of a 720p video end to
-end, with W32 and with the model of the package. The weights of W32 are random: they cost the same.
+*Network*: one inference of one crop by each backend beside torch eager of the same sparse network,
+and which share of the core's measured peak a direct convolution would need for that; Winograd needs
+less, so that it may be more than one. *Chain*: a 1080p video from the file to vertices, beside
+OpenCV, the dense network in torch eager, and smplx. Both in CPU time of one thread, everything in
+turns in one process. *Video*: frames per second of a 720p video end to end, with W32 and with the
+model of the package. The weights of W32 are random: they cost the same.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ from train.model.glnet import GLNet
 from train.tables import markdown_table
 
 ARTIFACT = ROOT / "out" / "w32.glnet"
-CHAIN_PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("fp32", "bf16", "int8")
+CHAINS = [(backend, precision) for backend in ("openvino", "jit") for precision in PRECISIONS]
 
 
 def main() -> None:
@@ -114,8 +116,8 @@ def network_rows(path: Path, runs: int) -> tuple[list[dict[str, Any]], float, di
     model = random_preset("w32", body, seed=0)
     operations = 2 * multiplications(onnx.load_from_string(opened.read(model_name("fp32"))))
     before = peaks()
-    backends = ("openvino", "onnxruntime")
-    with alternatives.networks(str(path), 1, backends, CHAIN_PRECISIONS) as ways:
+    backends = ("openvino", "jit", "onnxruntime")
+    with alternatives.networks(str(path), 1, backends, PRECISIONS) as ways:
         rows = interleaved({**alternatives.torch_ways(model, 1, compiled=False), **ways}, runs)
     after = peaks()
     peak = {name: max(before[name], after[name]) for name in before}
@@ -153,8 +155,8 @@ def chain_rows(path: Path, video: Path, runs: int) -> list[dict[str, Any]]:
     taken: dict[str, list[float]] = {}
     stages: dict[str, dict[str, list[float]]] = {}
     ways: dict[str, Iterator[dict[str, float]]] = {"cv2, torch eager dense, smplx": usual(video)}
-    for precision in CHAIN_PRECISIONS:
-        ways[f"glnet_rt, openvino {precision}"] = ours(path, precision, video)
+    for backend, precision in CHAINS:
+        ways[f"glnet_rt, {backend} {precision}"] = ours(path, backend, precision, video)
     for i in range(2 + runs):
         for name, frames in ways.items():
             started = time.process_time()
@@ -175,9 +177,9 @@ def chain_rows(path: Path, video: Path, runs: int) -> list[dict[str, Any]]:
     ]
 
 
-def ours(path: Path, precision: str, video: Path) -> Iterator[dict[str, float]]:
+def ours(path: Path, backend: str, precision: str, video: Path) -> Iterator[dict[str, float]]:
     """Frame after frame; yields the stages' wall milliseconds."""
-    with glnet_rt.load(path, backend="openvino", precision=precision, threads=1) as hmr:
+    with glnet_rt.load(path, backend=backend, precision=precision, threads=1) as hmr:
         while True:
             with open_source(video) as source:
                 for frame in source:
@@ -246,11 +248,9 @@ class OnePerson:
 def video_rows(path: Path, video: Path, rounds: int) -> list[dict[str, Any]]:
     """Frames per second of wall time, all cores, decoding the file included, overlay off."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cases = {
-        ("w32", "openvino", "int8"): path, ("w32", "openvino", "bf16"): path,
-        ("w32", "openvino", "fp32"): path, ("default.glnet", "openvino", "packed"): None,
-        ("default.glnet", "onnxruntime", "packed"): None,
-    }  # fmt: skip
+    cases = {("w32", *chain): path for chain in CHAINS} | {
+        ("default.glnet", backend, "packed"): None for backend in ("openvino", "jit", "onnxruntime")
+    }
     loaded = {
         case: glnet_rt.load(artifact, backend=case[1], precision=case[2])
         for case, artifact in cases.items()

@@ -31,7 +31,7 @@ PROBES = 16
 BATCHES = (1, 3, 8)
 TIMED_RUNS = 25
 # What one thread computes is the process's own CPU time, which a busy machine hardly changes.
-CPU_BACKENDS = ("onnxruntime", "openvino")
+CPU_BACKENDS = ("onnxruntime", "openvino", "jit")
 COLUMNS = (
     "precision",
     "backend",

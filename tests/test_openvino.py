@@ -241,6 +241,16 @@ def test_int8_rounds_less_than_it_was_told_to() -> None:
     assert sorted(low < 0 for low in pairs[1]) == [False, False, True]
 
 
+def test_sums_of_what_is_never_negative_are_not_either() -> None:
+    """So that a convolution behind a sum of ReLUs reads all levels too."""
+    ops = openvino.opset13
+    image = ops.parameter([1, 8, 4, 4], openvino.Type.f32)
+    cut = ops.relu(image)
+    assert openvino_graph._never_negative(ops.add(ops.add(cut, cut), ops.relu(cut)))
+    assert not openvino_graph._never_negative(ops.add(cut, image))
+    assert not openvino_graph._never_negative(ops.multiply(cut, cut))
+
+
 def lowest_of_pairs(model: Any) -> list[float]:
     """The lower end of every activation's range that something still reads."""
     return [
@@ -288,18 +298,22 @@ def test_bfloat16_needs_a_cpu_that_has_it(
             return ["FP32", "INT8"]
 
     with pytest.raises(BackendError, match="no arithmetic in bfloat16") as caught:
-        openvino_._hint(OldCore(), openvino, "bf16")
+        compiler_of(tiny_artifact, "bf16").hint(OldCore())
     assert_helpful(caught.value)
-    assert openvino_._hint(OldCore(), openvino, "fp16") == openvino.Type.f32
-    assert openvino_._hint(OldCore(), openvino, "int8") == openvino.Type.f32
+    assert compiler_of(tiny_artifact, "fp16").hint(OldCore()) == openvino.Type.f32
+    assert compiler_of(tiny_artifact, "int8").hint(OldCore()) == openvino.Type.f32
 
 
 @pytest.mark.skipif(not HAS_BF16, reason="this CPU has no bfloat16")
-def test_what_int8_leaves_takes_bfloat16_and_nothing_else_does() -> None:
+def test_what_int8_leaves_takes_bfloat16_and_nothing_else_does(tiny_artifact: Artifact) -> None:
     core = openvino.Core()
-    asked = {name: openvino_._hint(core, openvino, name) for name in OpenVinoBackend.precisions}
+    asked = {p: compiler_of(tiny_artifact, p).hint(core) for p in OpenVinoBackend.precisions}
     half = {name for name, hint in asked.items() if hint == openvino.Type.bf16}
     assert half == {"bf16", "int8"}
+
+
+def compiler_of(artifact: Artifact, precision: str) -> openvino_.Compiler:
+    return openvino_.Compiler(openvino, artifact, precision)
 
 
 def test_bfloat16_is_not_chosen_where_export_did_not_judge_it(tiny_artifact: Artifact) -> None:
@@ -321,7 +335,7 @@ def test_a_second_session_reads_what_the_first_compiled(
                 output = run(session, crops[:count], tiny_artifact.spec)
                 assert_means(output, crops[:count], tiny_artifact)
         assert len(list(cache.glob("fp32.*.blob"))) == 2
-        monkeypatch.setattr(openvino_.Compiler, "_read_model", None)  # the second never reads it
+        monkeypatch.setattr(openvino_.Compiler, "read_model", None)  # the second never reads it
 
 
 def test_another_machine_model_or_version_has_a_file_of_its_own(

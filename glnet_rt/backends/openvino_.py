@@ -62,7 +62,7 @@ class OpenVinoBackend(Closing):
         cls, artifact: Artifact, precision: str, *, threads: int | None = None
     ) -> OpenVinoBackend:
         """Open a session; see `Backend.open`. Compiled models are kept in the cache folder."""
-        compiler = Compiler(_import_openvino(), artifact, precision)
+        compiler = Compiler(import_openvino(cls.name), artifact, precision)
         return cls(compiler, threads or usable_cores())
 
     def infer(self, crops: Array) -> Mapping[str, Array]:
@@ -139,46 +139,73 @@ class Compiler:
             BackendError: OpenVINO cannot read or compile it, or the CPU lacks the precision.
         """
         core = self.openvino.Core()
-        hint = _hint(core, self.openvino, self.precision)
-        options = {
-            "INFERENCE_PRECISION_HINT": hint,
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": threads,
-            # Pinned, two processes would share the same first cores and leave the rest idle.
-            "ENABLE_CPU_PINNING": False,
-        }
+        hint = self.hint(core)
+        options = run_options(hint, threads)
         path = self._cached(threads)
         try:
             compiled = _read_cached(core, path, options)
             if compiled is None:
-                model = self._read_model(core)
+                model = self._read_model_of_bytes(core)
                 model.reshape([1, *self.spec.crop_shape])
                 compiled = core.compile_model(model, _DEVICE, options)
                 _write_cached(compiled, path)
         except RuntimeError as error:
-            raise BackendError(
-                f"OpenVINO {self.openvino.__version__} cannot open {self._file}",
-                got=str(error).strip(),
-                expected="an ONNX model of opset 20 or lower, complete",
-                fix="pip install -U openvino; if that does not help, export the artifact again",
-            ) from error
+            raise self.cannot_open(error) from error
         _check_precision(compiled, hint)
         return compiled
+
+    def cannot_open(self, error: RuntimeError) -> BackendError:
+        """What to raise where OpenVINO cannot read or compile the model."""
+        return BackendError(
+            f"OpenVINO {self.openvino.__version__} cannot open {self._file}",
+            got=str(error).strip(),
+            expected="an ONNX model of opset 20 or lower, complete",
+            fix="pip install -U openvino; if that does not help, export the artifact again",
+        )
+
+    def hint(self, core: Any) -> Any:
+        """The type to ask for; what a model's own Q/DQ pairs say stays integer whatever it is.
+
+        What INT8 leaves, sums above all, takes bfloat16 where the CPU has it: half the memory to
+        read, for a rounding that is finer than the one behind it.
+
+        Raises:
+            BackendError: bfloat16 on a CPU without it.
+        """
+        able, types = core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"), self.openvino.Type
+        if self.precision == "bf16" and "BF16" not in able:
+            raise BackendError(
+                "this CPU has no arithmetic in bfloat16",
+                got=f"{cpu_name()}: {', '.join(sorted(able))}",
+                expected="avx512_bf16 or amx_bf16",
+                fix="leave precision at 'auto', or name int8 or fp32",
+            )
+        if self.precision == "bf16" or (self.precision == "int8" and "BF16" in able):
+            return types.bf16
+        if self.precision == "fp16" and "FP16" in able:
+            return types.f16
+        return types.f32
 
     @property
     def _file(self) -> str:
         return model_name(stored_as(self.precision))
 
-    def _read_model(self, core: Any) -> Any:
-        """The artifact's model, with crops as bytes for its input."""
-        from openvino import Layout, Type
+    def read_model(self, core: Any) -> Any:
+        """The artifact's model, rounded where it pays; takes floats, as it is stored."""
         from openvino.frontend.onnx import ConversionExtension
-        from openvino.preprocess import ColorFormat, PrePostProcessor
 
         core.add_extension(ConversionExtension(GATHER_OP, GATHER_DOMAIN, gather))
         model = core.read_model(self.artifact.read(self._file), b"")
         _check_signature(model, self.spec)
         round_where_it_pays(model)
+        return model
+
+    def _read_model_of_bytes(self, core: Any) -> Any:
+        """The same with crops as bytes for its input."""
+        from openvino import Layout, Type
+        from openvino.preprocess import ColorFormat, PrePostProcessor
+
+        model = self.read_model(core)
         processor = PrePostProcessor(model)
         image = processor.input()
         image.tensor().set_element_type(Type.u8).set_layout(Layout("NHWC"))
@@ -204,12 +231,12 @@ class Compiler:
         return cache_root() / "openvino" / f"{self.precision}.{digest}.blob"
 
 
-def _import_openvino() -> Any:
+def import_openvino(backend: str) -> Any:
     try:
         import openvino
     except ImportError as error:
         raise MissingDependencyError(
-            "the openvino backend needs the package openvino",
+            f"the {backend} backend needs the package openvino",
             got=str(error),
             expected="openvino >= 2025.0",
             fix="pip install openvino",
@@ -217,28 +244,15 @@ def _import_openvino() -> Any:
     return openvino
 
 
-def _hint(core: Any, openvino: Any, precision: str) -> Any:
-    """The type to ask for; what a model's own Q/DQ pairs say stays integer whatever it is.
-
-    What INT8 leaves, sums above all, takes bfloat16 where the CPU has it: half the memory to read,
-    for a rounding that is finer than the one behind it.
-
-    Raises:
-        BackendError: bfloat16 on a CPU without it.
-    """
-    able = core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
-    if precision == "bf16" and "BF16" not in able:
-        raise BackendError(
-            "this CPU has no arithmetic in bfloat16",
-            got=f"{cpu_name()}: {', '.join(sorted(able))}",
-            expected="avx512_bf16 or amx_bf16",
-            fix="leave precision at 'auto', or name int8 or fp32",
-        )
-    if precision == "bf16" or (precision == "int8" and "BF16" in able):
-        return openvino.Type.bf16
-    if precision == "fp16" and "FP16" in able:
-        return openvino.Type.f16
-    return openvino.Type.f32
+def run_options(hint: Any, threads: int) -> dict[str, Any]:
+    """What OpenVINO is told about running one model."""
+    return {
+        "INFERENCE_PRECISION_HINT": hint,
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        # Pinned, two processes would share the same first cores and leave the rest idle.
+        "ENABLE_CPU_PINNING": False,
+    }
 
 
 def _check_precision(compiled: Any, hint: Any) -> None:

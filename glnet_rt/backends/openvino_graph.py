@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-CHANGES = 2  # raised with every other change to what is compiled: compiled models are kept under it
+CHANGES = 3  # raised with every other change to what is compiled: compiled models are kept under it
 LEVELS = 256
 # An activation's Q/DQ pair as the ONNX reader gives it.
 _PAIR = ("FakeQuantize", "Convert", "Convert", "Subtract", "Multiply")
@@ -80,7 +80,8 @@ def _end_of_pair(node: Any) -> Any:
 
 
 def _never_negative(node: Any) -> bool:
-    """Whether a ReLU, perhaps up-sampled, gives a node's value."""
-    while node.get_type_name() == "Interpolate":
-        node = node.input_value(0).get_node()
-    return bool(node.get_type_name() == "Relu")
+    """Whether ReLUs, perhaps up-sampled or added up, give a node's value."""
+    kind, before = node.get_type_name(), [value.get_node() for value in node.input_values()]
+    if kind == "Interpolate":
+        return _never_negative(before[0])
+    return bool(kind == "Relu" or (kind == "Add" and all(map(_never_negative, before))))

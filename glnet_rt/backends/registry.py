@@ -10,6 +10,7 @@ import numpy as np
 
 from glnet_rt.artifact import MADE_OF, PRECISIONS, Artifact, stored_as
 from glnet_rt.backends.base import Backend, run
+from glnet_rt.backends.jit_ import JitBackend
 from glnet_rt.backends.onnxruntime_ import (
     OnnxRuntimeBackend,
     OnnxRuntimeCudaBackend,
@@ -22,7 +23,12 @@ from glnet_rt.parity import Parity
 from glnet_rt.tuning import Tuning, measure, recall, tuning_path
 
 # In the order `auto` tries them, the fastest first.
-BACKENDS: tuple[type[Backend], ...] = (TensorRTBackend, OpenVinoBackend, OnnxRuntimeBackend)
+BACKENDS: tuple[type[Backend], ...] = (
+    TensorRTBackend,
+    OpenVinoBackend,
+    JitBackend,
+    OnnxRuntimeBackend,
+)
 GREY = 114  # of the test crop, about the mean of pictures
 # Never tried by `auto`.
 BY_NAME: tuple[type[Backend], ...] = (

@@ -1,0 +1,184 @@
+"""LLVM code with vectors of 16, written through llvmlite inside numba's intrinsics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 16
+I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+F16, F32 = ir.HalfType(), ir.FloatType()
+BYTES, SHORTS, INTS = (ir.VectorType(kind, LANES) for kind in (I8, I16, I32))
+HALVES, FLOATS = (ir.VectorType(kind, LANES) for kind in (F16, F32))
+FEATURES = llvm.get_host_cpu_features()
+SIZE = {"i8": 1, "bf16": 2, "f16": 2, "f32": 4}  # bytes of a number
+
+_INSTRUCTIONS = {"i8": "avx512vnni", "bf16": "avx512bf16"}
+
+# Integer and bfloat16 dot products are written as assembly: LLVM's names for them changed with its
+# versions, the instructions did not.
+llvm.initialize_native_asmparser()
+
+
+class Code:
+    """What a kernel is written with: addresses are integers, fields those of its operation."""
+
+    def __init__(self, builder: Any, operation: Any) -> None:
+        self.b = builder
+        self._operation = operation
+
+    def field(self, index: int) -> Any:
+        """A number of the operation."""
+        return self.load(self.at(self._operation, self.number(8 * index)), I64, align=8)
+
+    def number(self, value: int) -> Any:
+        return ir.Constant(I64, value)
+
+    def at(self, address: Any, *offsets: Any) -> Any:
+        for offset in offsets:
+            address = self.b.add(address, offset)
+        return address
+
+    def times(self, a: Any, b: Any) -> Any:
+        return self.b.mul(a, self.number(b) if isinstance(b, int) else b)
+
+    def load(self, address: Any, kind: Any, align: int = 1) -> Any:
+        return self.b.load(self.b.inttoptr(address, kind.as_pointer()), align=align)
+
+    def store(self, value: Any, address: Any, align: int = 1) -> None:
+        self.b.store(value, self.b.inttoptr(address, value.type.as_pointer()), align=align)
+
+    @contextmanager
+    def loop(self, start: Any, stop: Any, step: int = 1) -> Iterator[Any]:
+        """`for i in range(start, stop, step)`."""
+        before = self.b.basic_block
+        head, body, done = (self.b.append_basic_block(name) for name in ("head", "body", "done"))
+        self.b.branch(head)
+        self.b.position_at_end(head)
+        i = self.b.phi(I64)
+        i.add_incoming(start, before)
+        self.b.cbranch(self.b.icmp_signed("<", i, stop), body, done)
+        self.b.position_at_end(body)
+        yield i
+        i.add_incoming(self.b.add(i, self.number(step)), self.b.basic_block)
+        self.b.branch(head)
+        self.b.position_at_end(done)
+
+    @contextmanager
+    def given(self, value: Any) -> Iterator[None]:
+        """`if value != 0`."""
+        with self.b.if_then(self.b.icmp_signed("!=", value, self.number(0))):
+            yield
+
+    def prefetch(self, address: Any) -> None:
+        """Have the 64 bytes at an address brought near; nothing where there are none."""
+        kind = ir.FunctionType(ir.VoidType(), [I64])
+        self.b.asm(kind, "prefetcht1 ($0)", "r", [address], side_effect=True)
+
+    # -- vectors
+
+    def splat(self, scalar: Any) -> Any:
+        """16 times the same."""
+        kind = ir.VectorType(scalar.type, LANES)
+        one = self.b.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(I32, 0))
+        lanes = ir.Constant(INTS, [0] * LANES)
+        return self.b.shuffle_vector(one, ir.Constant(kind, ir.Undefined), lanes)
+
+    def constant(self, value: float) -> Any:
+        return ir.Constant(FLOATS, [value] * LANES)
+
+    def call(self, name: str, *values: Any) -> Any:
+        """One of LLVM's functions of vectors of floats."""
+        kind = ir.FunctionType(FLOATS, [FLOATS] * len(values))
+        insert: Any = cgutils.get_or_insert_function
+        function = insert(self.b.module, kind, f"llvm.{name}.v16f32")
+        return self.b.call(function, values)
+
+    def dot(self, kind: str, x: Any, weights: Any, sum_: Any) -> Any:
+        """sum + x * weights: of one float, two bfloat16 or four bytes in each lane."""
+        if kind == "f32":
+            return self.call("fma", x, weights, sum_)
+        name = {"i8": "vpdpbusd", "bf16": "vdpbf16ps"}[kind]
+        signature = ir.FunctionType(sum_.type, [INTS, INTS, sum_.type])
+        text = f"{name} $2, $1, $0"
+        return self.b.asm(signature, text, "=v,v,v,0", [x, weights, sum_], side_effect=False)
+
+    def as_float(self, field: Any) -> Any:
+        """The float32 whose bits a field holds."""
+        return self.b.bitcast(self.b.trunc(field, I32), F32)
+
+    def lanes(self, vector: Any, order: Sequence[int]) -> Any:
+        """Lanes of a vector in some order; one past the last is zero."""
+        zero, indices = ir.Constant(vector.type, None), ir.VectorType(I32, len(order))
+        return self.b.shuffle_vector(vector, zero, ir.Constant(indices, list(order)))
+
+    def as_floats(self, some: Any) -> Any:
+        """16 unsigned bytes as float32."""
+        return self.b.sitofp(self.b.zext(some, INTS), FLOATS)
+
+    def load_bytes(self, address: Any) -> Any:
+        """16 unsigned bytes as float32."""
+        return self.as_floats(self.load(address, BYTES))
+
+    def load_floats(self, address: Any, kind: str) -> Any:
+        """16 numbers of `kind` as float32."""
+        if kind == "f32":
+            return self.load(address, FLOATS, align=4)
+        if kind == "f16":
+            return self.b.fpext(self.load(address, HALVES, align=2), FLOATS)
+        wide = self.b.zext(self.load(address, SHORTS, align=2), INTS)
+        return self.b.bitcast(self.b.shl(wide, ir.Constant(INTS, [16] * LANES)), FLOATS)
+
+    def store_floats(self, value: Any, address: Any, kind: str) -> None:
+        """16 float32 as `kind`, to nearest even."""
+        if kind == "bf16":
+            signature = ir.FunctionType(SHORTS, [FLOATS])
+            text = "vcvtneps2bf16 $1, $0"
+            value = self.b.asm(signature, text, "=v,v", [value], side_effect=False)
+        self.store(value, address, align=SIZE[kind])
+
+    def store_bytes(self, value: Any, address: Any) -> None:
+        """16 float32 to the nearest of 0 to 255, ties to even."""
+        kind = ir.FunctionType(INTS, [FLOATS])
+        whole = self.b.asm(kind, "vcvtps2dq $1, $0", "=v,v", [value], side_effect=False)
+        least, most = (ir.Constant(INTS, [bound] * LANES) for bound in (0, 255))
+        some = self.b.select(self.b.icmp_signed(">", whole, least), whole, least)
+        some = self.b.select(self.b.icmp_unsigned("<", some, most), some, most)
+        self.store(self.b.trunc(some, BYTES), address)
+
+    def variables(self, kind: Any, *shape: int) -> Any:
+        """Local vectors, nested lists as `shape` says; LLVM keeps them in registers."""
+        if not shape:
+            with self.b.goto_entry_block():
+                return self.b.alloca(kind)
+        return [self.variables(kind, *shape[1:]) for _ in range(shape[0])]
+
+
+def kernel(write: Any, *kinds: str) -> Any:
+    """An intrinsic of numba: (address of an operation, first row, row to stop at) -> nothing.
+
+    Args:
+        write: (Code, first, stop), writes the kernel.
+        kinds: of the numbers it computes with. Where the processor has no instructions for one,
+            nothing is written: no operation of this kind is planned there.
+    """
+    possible = all(kind == "f32" or FEATURES.get(_INSTRUCTIONS[kind], False) for kind in kinds)
+
+    @intrinsic
+    def run(typing: Any, operation: Any, first: Any, stop: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Sequence[Any]) -> Any:
+            operation, first, stop = args
+            if possible:
+                write(Code(builder, operation), first, stop)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64), generate
+
+    return run

@@ -1,0 +1,401 @@
+"""The compiled convolutions against plain NumPy in float64, and the backend against another."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from glnet_rt import backends
+from glnet_rt.artifact import Artifact
+from glnet_rt.backends import jit_
+from glnet_rt.backends.base import run
+from glnet_rt.backends.jit import _code, plan, weights
+from glnet_rt.backends.jit.graph import LEVELS, Convolution, Sum, Term, Trunk
+from glnet_rt.backends.jit.kernels import Field
+from glnet_rt.backends.jit.plan import Lane, Plan
+from glnet_rt.backends.jit.program import Operation
+from glnet_rt.backends.jit_ import JitBackend
+from glnet_rt.backends.onnxruntime_ import OnnxRuntimeBackend
+from glnet_rt.contracts import Array
+from glnet_rt.crop import normalise
+from glnet_rt.errors import BackendError, GlnetError
+from glnet_rt.probe import Probe
+from glnet_rt.spec import NetSpec
+
+pytest.importorskip("openvino")
+Check = Callable[[GlnetError], None]
+HAS = {name: bool(_code.FEATURES.get(flag)) for name, flag in
+       (("f32", "avx512f"), ("i8", "avx512vnni"), ("bf16", "avx512bf16"))}  # fmt: skip
+pytestmark = pytest.mark.skipif(not HAS["f32"], reason="this CPU has no AVX-512")
+KINDS = [
+    pytest.param(kind, marks=pytest.mark.skipif(not HAS[kind], reason=f"this CPU has no {kind}"))
+    for kind in ("f32", "bf16")
+]
+# Of the largest output: Winograd in float32, and maps rounded to the eight bits of bfloat16.
+ERROR = {"f32": 5e-6, "bf16": 1e-2}
+
+
+# -- trunks, and what they mean -------------------------------------------------------------------
+
+
+def spec_of(size: int) -> NetSpec:
+    return dataclasses.replace(NetSpec(), input_size=size)
+
+
+def convolution(
+    name: str, source: str, shape: tuple[int, ...], *, stride: int = 1, seed: int = 0,
+    top: float = 0.0,
+) -> Convolution:  # fmt: skip
+    """Random weights, [O, C, k, k], such that outputs are about as large as inputs."""
+    rng = np.random.default_rng(seed)
+    size = 1.4 / np.sqrt(np.prod(shape[1:]))
+    bias = rng.normal(scale=0.1, size=shape[0]).astype(np.float32)
+    values = rng.normal(scale=size, size=shape).astype(np.float32)
+    if not top:
+        return Convolution(name, source, values, None, 0.0, bias, stride)
+    integers = rng.integers(-127, 128, shape).astype(np.int8)
+    scale = rng.uniform(0.5, 1.5, shape[0]).astype(np.float32) * np.float32(size / 74)
+    return Convolution(name, source, integers, scale, top, bias, stride)
+
+
+def kept(
+    name: str, shape: tuple[int, int, int], parts: Sequence[Convolution | Term], **changes: Any
+) -> Sum:
+    """A sum that is read as floats, and as bytes where it has a top."""
+    convolutions = tuple(p for p in parts if isinstance(p, Convolution))
+    terms = tuple(p for p in parts if isinstance(p, Term))
+    given: dict[str, Any] = {"relu": True, "floats": True, "top": 0.0} | changes
+    return Sum(name, shape, convolutions, terms, **given)
+
+
+def meant(trunk: Trunk, crop: Array, spec: NetSpec) -> dict[str, Array]:
+    """Name -> [H, W, C] float64, as the graph's words are meant."""
+    image = normalise(crop[None], spec)[0].transpose(1, 2, 0)
+    values: dict[str, Array] = {trunk.image: image.astype(np.float64)}
+    for sum_ in trunk.sums:
+        total = np.zeros(sum_.shape)
+        for part in sum_.convolutions:
+            total += convolved(rounded(values[part.source], part.top), part)
+        for term in sum_.terms:
+            value = rounded(values[term.source], term.top)
+            total += value.repeat(1 << term.shift, 0).repeat(1 << term.shift, 1)
+        values[sum_.name] = np.maximum(total, 0) if sum_.relu else total
+    return values
+
+
+def rounded(values: Array, top: float) -> Array:
+    """To the levels of a byte, where it has a top."""
+    if not top:
+        return values
+    level = np.float32(top / (LEVELS - 1))
+    return level * np.clip(np.rint(values / level), 0, LEVELS - 1)
+
+
+def convolved(values: Array, part: Convolution) -> Array:
+    kernel = part.weights.astype(np.float64)
+    if part.scale is not None:
+        kernel = kernel * part.scale[:, None, None, None]
+    side = kernel.shape[2]
+    padded = np.pad(values, ((side // 2,) * 2, (side // 2,) * 2, (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), (0, 1))
+    windows = windows[:: part.stride, :: part.stride]
+    return np.einsum("hwcij,ocij->hwo", windows, kernel, optimize=True) + part.bias
+
+
+def found(trunk: Trunk, crop: Array, spec: NetSpec, floats: str) -> tuple[dict[str, Array], Plan]:
+    """Name -> output of the kernels, float32; run twice, since the first run's halos are fresh."""
+    planned = Plan(trunk, spec, floats)
+    lane = Lane(planned)
+    lane.run(255 - crop)
+    lane.run(crop)
+    return {
+        name: (value.astype(np.uint32) << 16).view(np.float32) if floats == "bf16" else value
+        for name, value in lane.outputs.items()
+    }, planned
+
+
+def noise(spec: NetSpec, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).integers(0, 256, spec.crop_shape, np.uint8)
+
+
+def assert_means(trunk: Trunk, spec: NetSpec, floats: str, error: float | None = None) -> Plan:
+    crop = noise(spec)
+    outputs, planned = found(trunk, crop, spec, floats)
+    wanted = meant(trunk, crop, spec)
+    assert set(outputs) == set(trunk.outputs)
+    for name, value in outputs.items():
+        most = np.abs(wanted[name]).max()
+        np.testing.assert_allclose(
+            value, wanted[name], rtol=0, atol=(error or ERROR[floats]) * most, err_msg=name
+        )
+    return planned
+
+
+def codes(planned: Plan) -> list[int]:
+    return [int(code) for code in planned.operations([0] * 99, 0)[:, Field.CODE]]
+
+
+# -- floats ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("floats", KINDS)
+@pytest.mark.parametrize("channels", [16, 32, 48, 80])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2), (1, 2)])
+@pytest.mark.parametrize("size", [16, 24, 96])
+def test_convolutions(floats: str, channels: int, kernel: int, stride: int, size: int) -> None:
+    """Of the picture, and of what comes of it; down to maps with less than two tiles' pixels."""
+    small, smaller = size // 2, size // 2 // stride
+    trunk = Trunk(
+        "image",
+        (
+            kept("a", (small, small, 32), [convolution("1", "image", (32, 3, 3, 3), stride=2)]),
+            kept("b", (smaller, smaller, channels),
+                 [convolution("2", "a", (channels, 32, kernel, kernel), stride=stride, seed=1)],
+                 relu=False),
+        ),
+        ("a", "b"),
+    )  # fmt: skip
+    assert_means(trunk, spec_of(size), floats)
+
+
+@pytest.mark.parametrize("floats", KINDS)
+@pytest.mark.parametrize(
+    ("size", "pays"), [(64, True), (48, True), (24, True), (16, False), (20, False)]
+)
+def test_winograd_where_it_pays(floats: str, size: int, pays: bool) -> None:
+    """12 x 12 pixels are 9 tiles of 4 x 4; 8 x 8 are only 4, and 10 x 10 are no whole tiles."""
+    small = size // 2
+    trunk = Trunk(
+        "image",
+        (
+            kept("a", (small, small, 48), [convolution("1", "image", (48, 3, 3, 3), stride=2)]),
+            kept("b", (small, small, 48), [convolution("2", "a", (48, 48, 3, 3), seed=1)]),
+            kept("c", (small, small, 48),
+                 [convolution("3", "b", (48, 48, 3, 3), seed=2), Term("a", 0, 0.0)]),
+        ),
+        ("a", "b", "c"),
+    )  # fmt: skip
+    planned = assert_means(trunk, spec_of(size), floats)
+    by_winograd = {Operation.WINOGRAD_F32, Operation.WINOGRAD_BF16}
+    assert len([code for code in codes(planned) if code in by_winograd]) == (2 if pays else 0)
+
+
+def test_winograds_weights_are_those_of_the_definition() -> None:
+    """A^T [(G g G^T) * (B^T d B)] A is the convolution, with the B and A of Lavin and Gray."""
+    rng = np.random.default_rng(0)
+    kernel, tile = rng.normal(size=(16, 1, 3, 3)), rng.normal(size=(6, 6))
+    at_points = weights.winograd(kernel).reshape(6, 6, 16)
+    BT = np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
+                   [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])  # fmt: skip
+    AT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0],
+                   [0, 1, -1, 8, -8, 1]])  # fmt: skip
+    products = at_points * (BT @ tile @ BT.T)[:, :, None]
+    ours = np.einsum("ia,abo,jb->ijo", AT, products, AT)
+    windows = np.lib.stride_tricks.sliding_window_view(tile, (3, 3))
+    np.testing.assert_allclose(ours, np.einsum("ijab,oab->ijo", windows, kernel[:, 0]), atol=1e-5)
+
+
+@pytest.mark.parametrize("floats", KINDS)
+def test_sums_of_maps_of_several_sizes(floats: str) -> None:
+    """As HRNet fuses its branches: convolutions, the same map, and coarser ones."""
+    sums = [
+        kept("a", (16, 16, 32), [convolution("1", "image", (32, 3, 3, 3), stride=2)]),
+        kept("b", (8, 8, 32), [convolution("2", "a", (32, 32, 3, 3), stride=2, seed=1)]),
+        kept("c", (4, 4, 32), [convolution("3", "b", (32, 32, 3, 3), stride=2, seed=2)]),
+        kept("fine", (16, 16, 32), [Term("a", 0, 0.0), Term("b", 1, 0.0), Term("c", 2, 0.0)]),
+        kept("middle", (8, 8, 32),
+             [convolution("4", "a", (32, 32, 3, 3), stride=2, seed=3),
+              convolution("5", "b", (32, 32, 1, 1), seed=4), Term("b", 0, 0.0), Term("c", 1, 0.0)]),
+        kept("coarse", (4, 4, 32),
+             [convolution("6", "b", (32, 32, 3, 3), stride=2, seed=5), Term("c", 0, 0.0)]),
+        kept("many", (16, 16, 32), [Term("a", 0, 0.0), Term("b", 1, 0.0)] * 5, relu=False),
+    ]  # fmt: skip
+    outputs = ("fine", "middle", "coarse", "many")
+    assert_means(Trunk("image", tuple(sums), outputs), spec_of(32), floats)
+
+
+def test_bfloat16_is_to_nearest_even() -> None:
+    bits = np.array([0x3F800000, 0x3F808000, 0x3F818000, 0x3F808001, 0xBF80FFFF], np.uint32)
+    wanted = [0x3F80, 0x3F80, 0x3F82, 0x3F81, 0xBF81]
+    np.testing.assert_array_equal(weights.bfloat16(bits.view(np.float32)), wanted)
+
+
+# -- integers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not HAS["i8"], reason="this CPU has no VNNI")
+@pytest.mark.parametrize("channels", [16, 32, 48, 128])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2)])
+def test_integers_are_exact(channels: int, kernel: int, stride: int) -> None:
+    """A block of a residual network: sums of bytes times bytes lose nothing."""
+    small, smaller = 16, 16 // stride
+    trunk = Trunk(
+        "image",
+        (
+            kept("a", (small, small, 64), [convolution("1", "image", (64, 3, 3, 3), stride=2)],
+                 top=2.0, floats=False),
+            kept("b", (smaller, smaller, channels),
+                 [convolution("2", "a", (channels, 64, kernel, kernel), stride=stride, top=2.0,
+                              seed=1)], top=1.5, floats=False),
+            kept("c", (smaller, smaller, channels),
+                 [convolution("3", "b", (channels, channels, 3, 3), top=1.5, seed=2),
+                  Term("b", 0, 1.5)], top=3.0),
+            kept("d", (smaller, smaller, channels), [Term("c", 0, 3.0), Term("b", 0, 1.5)]),
+        ),
+        ("c", "d"),
+    )  # fmt: skip
+    crop = noise(spec_of(32))
+    outputs, planned = found(trunk, crop, spec_of(32), "f32")
+    wanted = meant(trunk, crop, spec_of(32))
+    assert Operation.DIRECT_I8_F32 in codes(planned)
+    for name, value in outputs.items():
+        # One value in some thousand lies so near the middle of two levels that float32 decides.
+        apart = np.abs(value - wanted[name])
+        assert np.mean(apart > 1e-5) < 0.01, name
+        assert apart.max() < 0.05, name
+
+
+@pytest.mark.skipif(not (HAS["i8"] and HAS["bf16"]), reason="this CPU lacks VNNI or bfloat16")
+def test_integers_with_bfloat16_between_them() -> None:
+    trunk = Trunk(
+        "image",
+        (
+            kept("a", (16, 16, 32), [convolution("1", "image", (32, 3, 3, 3), stride=2)], top=2.0),
+            kept("b", (8, 8, 32), [convolution("2", "a", (32, 32, 3, 3), stride=2, top=2.0)]),
+            kept("c", (16, 16, 32), [convolution("3", "a", (32, 32, 3, 3), top=2.0, seed=1),
+                                     Term("a", 0, 0.0), Term("b", 1, 0.0)], top=3.0),
+            kept("d", (16, 16, 32), [convolution("4", "c", (32, 32, 1, 1), top=3.0, seed=2)]),
+        ),
+        ("c", "d"),
+    )  # fmt: skip
+    planned = assert_means(trunk, spec_of(32), "bf16", error=0.02)
+    assert Operation.DIRECT_I8_BF16 in codes(planned)
+
+
+# -- memory ---------------------------------------------------------------------------------------
+
+
+def test_memory_is_used_again_and_halos_stay_zero() -> None:
+    """Forty convolutions one after the other need two maps, and a third for what is added."""
+    names = ["image", *(f"v{i}" for i in range(40))]
+    sums = [kept("v0", (16, 16, 32), [convolution("0", "image", (32, 3, 3, 3), stride=2)])]
+    for before, name in itertools.pairwise(names[1:]):
+        part = convolution(name, before, (32, 32, 3, 3), seed=len(sums))
+        sums.append(kept(name, (16, 16, 32), [part, Term(before, 0, 0.0)]))
+    trunk = Trunk("image", tuple(sums), (names[-1],))
+    planned = assert_means(trunk, spec_of(32), "f32", error=1e-4)
+    of_one_form = [size for size in planned.slots if size == plan.Map((16, 16, 32), "f32").size]
+    assert len(of_one_form) <= 3
+
+
+# -- the backend ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Artifact:
+    return Artifact.open()
+
+
+@pytest.fixture
+def session(shipped: Artifact) -> Iterator[JitBackend]:
+    with JitBackend.open(shipped, "packed", threads=2) as opened:
+        yield opened
+
+
+def test_it_says_what_onnx_runtime_says(shipped: Artifact, session: JitBackend) -> None:
+    crops = Probe.read(shipped).crops_bgr
+    with OnnxRuntimeBackend.open(shipped, "packed", threads=1) as other:
+        wanted = run(other, crops, shipped.spec)
+    output = run(session, crops, shipped.spec)
+    np.testing.assert_array_equal(output.pixel, wanted.pixel)
+    for name in shipped.spec.output_shapes:
+        theirs = getattr(wanted, name)
+        apart = np.abs(getattr(output, name) - theirs).max()
+        assert apart < 1e-5 * max(1, np.abs(theirs).max()), name
+
+
+def test_several_people_are_as_if_each_was_alone(shipped: Artifact, session: JitBackend) -> None:
+    crops = Probe.read(shipped).crops_bgr[:7]
+    alone = [session.infer(crop[None]) for crop in crops]
+    for name, values in session.infer(crops).items():
+        np.testing.assert_array_equal(values, np.concatenate([one[name] for one in alone]))
+
+
+def test_many_threads_may_share_a_session(shipped: Artifact, session: JitBackend) -> None:
+    crops = Probe.read(shipped).crops_bgr
+    wanted = session.infer(crops)["keypoints_uvd"]
+    apart: list[float] = []
+
+    def work(index: int) -> None:
+        for i in range(6):
+            who = (index + i) % len(crops)
+            told = session.infer(crops[who][None])["keypoints_uvd"]
+            apart.append(float(np.abs(told - wanted[who]).max()))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(apart) == 30
+    assert max(apart) == 0.0
+
+
+def test_the_next_inference_leaves_the_last_alone(shipped: Artifact, session: JitBackend) -> None:
+    crops = Probe.read(shipped).crops_bgr
+    first = session.infer(crops[:1])["keypoints_uvd"]
+    copied = first.copy()
+    session.infer(crops[1:2])
+    np.testing.assert_array_equal(first, copied)
+
+
+def test_a_closed_session_says_so(shipped: Artifact, assert_helpful: Check) -> None:
+    session = JitBackend.open(shipped, "packed", threads=1)
+    session.close()
+    session.close()
+    with pytest.raises(BackendError, match="jit session is closed") as caught:
+        session.infer(Probe.read(shipped).crops_bgr[:1])
+    assert_helpful(caught.value)
+
+
+def test_it_can_be_named_and_is_measured_with_the_others(
+    shipped: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("GLNET_CACHE", str(tmp_path))
+    named, _ = backends.select(shipped, "jit", threads=1)
+    named.close()
+    assert (named.name, named.precision) == ("jit", "packed")
+    monkeypatch.setattr("glnet_rt.tuning.BUDGET_S", 60)
+    chosen, attempts = backends.select(shipped, threads=1, tune=True)
+    chosen.close()
+    assert "jit packed" in next(attempt.reason for attempt in attempts if attempt.chosen)
+
+
+@pytest.mark.parametrize(
+    ("feature", "precision"), [("avx512f", "fp32"), ("avx512vnni", "int8"), ("avx512bf16", "bf16")]
+)
+def test_a_cpu_without_the_instructions_is_told(
+    shipped: Artifact, monkeypatch: pytest.MonkeyPatch, assert_helpful: Check, feature: str,
+    precision: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(_code, "FEATURES", dict(_code.FEATURES) | {feature: False})
+    with pytest.raises(BackendError, match=f"no {precision} kernels for this CPU") as caught:
+        JitBackend.open(shipped, precision, threads=1)
+    assert_helpful(caught.value)
+    assert feature in (caught.value.got or "")
+
+
+def test_a_network_of_another_form_is_refused(
+    tiny_artifact: Artifact, assert_helpful: Check
+) -> None:
+    """The tests' own small model: its convolutions have eight channels."""
+    with pytest.raises(BackendError, match="no kernels for this network") as caught:
+        JitBackend.open(tiny_artifact, "fp32", threads=1)
+    assert_helpful(caught.value)
+    assert f"{jit_.LEAST_SHARE:.0%}" in (caught.value.expected or "")
