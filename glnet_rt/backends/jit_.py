@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from glnet_rt.backends.jit.graph import Trunk
     from glnet_rt.backends.jit.plan import Lane, Plan
 
-LEAST_SHARE = 0.9  # of the convolutions' work: with less, OpenVINO alone is as fast
+LEAST_SHARE = 0.9  # of the convolutions' work: with less there is little to gain
 LEAST_SIZE = 16  # px, of which a kernel normalises so many at a time
 _NEEDS = {"int8": "avx512vnni", "bf16": "avx512bf16"}
 
@@ -162,7 +162,7 @@ def _check_cpu(precision: str) -> None:
     from glnet_rt.backends.jit._code import FEATURES
 
     needed = ["avx512f", *([_NEEDS[precision]] if precision in _NEEDS else [])]
-    missing = [name for name in needed if not FEATURES.get(name)]
+    missing = [name for name in needed if name not in FEATURES]
     if missing:
         raise BackendError(
             f"the jit backend has no {precision} kernels for this CPU",

@@ -9,7 +9,7 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 LANES = 16
@@ -17,7 +17,11 @@ I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
 BYTES, SHORTS, INTS = (ir.VectorType(kind, LANES) for kind in (I8, I16, I32))
 HALVES, FLOATS = (ir.VectorType(kind, LANES) for kind in (F16, F32))
-FEATURES = llvm.get_host_cpu_features()
+
+# What numba compiles for: this processor's instructions, unless its settings say otherwise.
+_settings: Any = vars(config)
+_told = _settings["CPU_FEATURES"] or llvm.get_host_cpu_features().flatten()
+FEATURES = frozenset(name[1:] for name in _told.split(",") if name.startswith("+"))
 SIZE = {"i8": 1, "bf16": 2, "f16": 2, "f32": 4}  # bytes of a number
 
 _INSTRUCTIONS = {"i8": "avx512vnni", "bf16": "avx512bf16"}
@@ -162,23 +166,22 @@ class Code:
 
 
 def kernel(write: Any, *kinds: str) -> Any:
-    """An intrinsic of numba: (address of an operation, first row, row to stop at) -> nothing.
+    """An intrinsic of numba, from the address of an operation to nothing.
 
     Args:
-        write: (Code, first, stop), writes the kernel.
+        write: (Code), writes the kernel.
         kinds: of the numbers it computes with. Where the processor has no instructions for one,
             nothing is written: no operation of this kind is planned there.
     """
-    possible = all(kind == "f32" or FEATURES.get(_INSTRUCTIONS[kind], False) for kind in kinds)
+    possible = all(kind == "f32" or _INSTRUCTIONS[kind] in FEATURES for kind in kinds)
 
     @intrinsic
-    def run(typing: Any, operation: Any, first: Any, stop: Any) -> Any:
+    def run(typing: Any, operation: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Sequence[Any]) -> Any:
-            operation, first, stop = args
             if possible:
-                write(Code(builder, operation), first, stop)
+                write(Code(builder, args[0]))
             return context.get_dummy_value()
 
-        return types.void(types.int64, types.int64, types.int64), generate
+        return types.void(types.int64), generate
 
     return run

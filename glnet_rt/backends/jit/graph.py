@@ -145,26 +145,23 @@ class _Reader:
     def _computable(self, node: Any) -> bool:
         """Whether the kernels can do this node, and all before it."""
         kind = node.get_type_name()
+        if kind not in ("Convolution", "Relu", "Add", "Interpolate", "FakeQuantize"):
+            return False
+        if self._source(node) not in self._inside:
+            return False
         if kind == "Convolution":
-            if not self._is_inside(node, 0) or not _is_plain(node, self._image):
-                return False
-            return not _is_rounding(_before(node)) or self._integers(node) is not None
-        if kind == "Relu":
-            return self._is_inside(node, 0) and self._source(node) != self._image
+            rounded = _is_rounding(_before(node))
+            return _is_plain(node, self._image) and not (rounded and self._integers(node) is None)
+        if self._source(node) == self._image:  # which has no 16 channels
+            return False
+        if kind == "Add" and _is_bias(node):
+            return _only_read_by_one(_before(node))
         if kind == "Add":
-            if _is_bias(node):
-                return self._is_inside(node, 0) and _only_read_by_one(_before(node))
-            both = [self._source(node, i) for i in (0, 1)]
-            inside = self._image not in both and self._inside.issuperset(both)
+            inside = self._source(node, 1) in self._inside - {self._image}
             return inside and node.input(0).get_shape() == node.input(1).get_shape()
         if kind == "Interpolate":
-            return self._is_inside(node, 0) and _doublings(node) is not None
-        if kind == "FakeQuantize":
-            return self._is_inside(node, 0) and _rounds_to_bytes(node)
-        return False
-
-    def _is_inside(self, node: Any, index: int) -> bool:
-        return self._source(node, index) in self._inside
+            return _doublings(node) is not None
+        return kind == "Relu" or _rounds_to_bytes(node)
 
     def _source(self, node: Any, index: int = 0) -> str:
         return str(_before(node, index).get_friendly_name())

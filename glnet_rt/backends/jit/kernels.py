@@ -1,9 +1,8 @@
 """The convolutions and sums of a trunk, on maps [H, W, C] that lie one row after the other.
 
-Every kernel takes the address of an operation, an array of int64 with the fields below, and
-computes some rows of its output. Sums of 8 pixels by 32 channels stay in registers while all that
-is added to them is read once: weights in the order in which they are needed, and each pixel's
-numbers spread over the lanes.
+Every kernel takes the address of an operation, an array of int64 with the fields below. Sums of 8
+pixels by 32 channels stay in registers while all that is added to them is read once: weights in
+the order in which they are needed, and each pixel's numbers spread over the lanes.
 
 Winograd, F(4x4, 3x3): 4 x 4 pixels of a 3x3 convolution from 36 products in place of 144, at the
 points 0, 1, -1, 2, -2 and infinity (Lavin and Gray 2016). Its sums are float32 whatever the maps.
@@ -65,7 +64,7 @@ class Field(IntEnum):
     TERM = 32  # the first
 
 
-class Term(IntEnum):
+class TermField(IntEnum):
     """Of each of a sum's terms."""
 
     X = 0
@@ -76,19 +75,19 @@ class Term(IntEnum):
 
 
 MOST_TERMS = 4
-FIELDS = Field.TERM + MOST_TERMS * len(Term)
+FIELDS = Field.TERM + MOST_TERMS * len(TermField)
 
 
 def convolution(kind: str, floats: str) -> Any:
     """Direct convolution of maps of `kind`; what it adds and stores are `floats` and bytes."""
 
-    def write(c: Code, first: Any, stop: Any) -> None:
+    def write(c: Code) -> None:
         width = c.field(Field.WIDTH)
-        pixels = c.times(c.b.sub(stop, first), width)
+        pixels = c.times(c.field(Field.ROWS), width)
         for blocks, channels in _channel_blocks(c):
             with channels as channel, _tiles(c, pixels, PIXELS) as tile:
                 index = [c.at(tile, c.number(i)) for i in range(PIXELS)]
-                places = [(c.at(first, c.b.sdiv(i, width)), c.b.srem(i, width)) for i in index]
+                places = [(c.b.sdiv(i, width), c.b.srem(i, width)) for i in index]
                 sums = _direct_sums(c, kind, blocks, channel, places)
                 _finish(c, kind, floats, sums, channel, places)
 
@@ -248,11 +247,11 @@ def _store(
 def image(floats: str) -> Any:
     """From a crop's bytes, BGR, to normalised numbers, RGB and a zero."""
 
-    def write(c: Code, first: Any, stop: Any) -> None:
+    def write(c: Code) -> None:
         width = c.field(Field.WIDTH)
         gain, bias = (c.load(c.field(f), FLOATS) for f in (Field.SCALE, Field.BIAS))
         order = [n for i in range(LANES) for n in (3 * i + 2, 3 * i + 1, 3 * i, 3 * LANES)]
-        with c.loop(first, stop) as row, _tiles(c, width, LANES) as pixel:
+        with c.loop(c.number(0), c.field(Field.ROWS)) as row, _tiles(c, width, LANES) as pixel:
             at = c.at(c.field(Field.X), c.times(row, c.field(Field.X_ROW)), c.times(pixel, 3))
             pixels = c.load(at, ir.VectorType(I8, 3 * LANES))
             to = c.at(c.field(Field.OUT), c.times(row, c.field(Field.OUT_ROW)))
@@ -268,12 +267,12 @@ def image(floats: str) -> Any:
 def addition(floats: str) -> Any:
     """The sum of some maps, each as fine as the output or coarser by a power of two."""
 
-    def write(c: Code, first: Any, stop: Any) -> None:
+    def write(c: Code) -> None:
         width, channels = c.field(Field.WIDTH), c.field(Field.CHANNELS)
         value = c.variables(FLOATS, 1, 1)
         terms = c.field(Field.TERMS)
         with (
-            c.loop(first, stop) as row,
+            c.loop(c.number(0), c.field(Field.ROWS)) as row,
             c.loop(c.number(0), width) as pixel,
             c.loop(c.number(0), channels, LANES) as channel,
         ):
@@ -290,7 +289,7 @@ def _add_term(c: Code, floats: str, index: int, place: tuple[Any, Any, Any], sum
     """16 channels of one term to a variable."""
     row, pixel, channel = place
     x, row_step, pixel_step, shift, level = (
-        c.field(Field.TERM + index * len(Term) + field) for field in Term
+        c.field(Field.TERM + index * len(TermField) + field) for field in TermField
     )
     at = c.at(x, c.times(c.b.ashr(row, shift), row_step))
     at = c.at(at, c.times(c.b.ashr(pixel, shift), pixel_step))
@@ -307,7 +306,7 @@ def _add_term(c: Code, floats: str, index: int, place: tuple[Any, Any, Any], sum
 def winograd(floats: str) -> Any:
     """A 3x3 convolution of stride 1 by Winograd's products; rows are rows of tiles."""
 
-    def write(c: Code, first: Any, stop: Any) -> None:
+    def write(c: Code) -> None:
         # Half the bytes where maps have half: weights come from memory, not from the cache. What
         # bfloat16 rounds away of them grows several times on the way back to pixels.
         stored = {"f32": "f32", "bf16": "f16"}[floats]
@@ -316,7 +315,7 @@ def winograd(floats: str) -> Any:
         some = c.times(across, rows)  # tiles at a time
         scratch, read_step = c.field(Field.SCRATCH), c.field(Field.READ_STEP)
         sums, sum_step = c.at(scratch, c.field(Field.SUMS)), c.field(Field.SUM_STEP)
-        with c.loop(first, stop) as turn:
+        with c.loop(c.number(0), c.field(Field.ROWS)) as turn:
             top = c.times(turn, rows)
             _read_tiles(c, floats, top, across, some, scratch, read_step)
             _multiply(c, stored, some, scratch, read_step, sums, sum_step)

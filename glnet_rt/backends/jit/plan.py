@@ -9,8 +9,15 @@ import numpy as np
 from glnet_rt.backends.jit import weights
 from glnet_rt.backends.jit._code import LANES, SIZE
 from glnet_rt.backends.jit.graph import LEVELS, Convolution, Sum, Term, Trunk
-from glnet_rt.backends.jit.kernels import FIELDS, MOST_TERMS, PIXELS, POINTS, TILE, Field
-from glnet_rt.backends.jit.kernels import Term as TermField
+from glnet_rt.backends.jit.kernels import (
+    FIELDS,
+    MOST_TERMS,
+    PIXELS,
+    POINTS,
+    TILE,
+    Field,
+    TermField,
+)
 from glnet_rt.backends.jit.memory import ALIGNED, Arena, aligned
 from glnet_rt.backends.jit.program import Operation, run
 from glnet_rt.contracts import Array

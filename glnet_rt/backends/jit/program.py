@@ -42,28 +42,28 @@ def _runner(sources: int) -> Any:
     @nb.njit(cache=True, nogil=True)
     def run(operations: Array, address: int) -> int:
         for i in range(len(operations)):
-            code, rows = operations[i, Field.CODE], operations[i, Field.ROWS]
+            code = operations[i, Field.CODE]
             at = address + 8 * i * operations.shape[1]
             if code == Operation.DIRECT_F32:
-                _direct_f32(at, 0, rows)
+                _direct_f32(at)
             elif code == Operation.WINOGRAD_F32:
-                _winograd_f32(at, 0, rows)
+                _winograd_f32(at)
             elif code == Operation.ADD_F32:
-                _add_f32(at, 0, rows)
+                _add_f32(at)
             elif code == Operation.DIRECT_I8_F32:
-                _direct_i8_f32(at, 0, rows)
+                _direct_i8_f32(at)
             elif code == Operation.DIRECT_I8_BF16:
-                _direct_i8_bf16(at, 0, rows)
+                _direct_i8_bf16(at)
             elif code == Operation.DIRECT_BF16:
-                _direct_bf16(at, 0, rows)
+                _direct_bf16(at)
             elif code == Operation.WINOGRAD_BF16:
-                _winograd_bf16(at, 0, rows)
+                _winograd_bf16(at)
             elif code == Operation.ADD_BF16:
-                _add_bf16(at, 0, rows)
+                _add_bf16(at)
             elif code == Operation.IMAGE_F32:
-                _image_f32(at, 0, rows)
+                _image_f32(at)
             elif code == Operation.IMAGE_BF16:
-                _image_bf16(at, 0, rows)
+                _image_bf16(at)
         return sources
 
     return run
