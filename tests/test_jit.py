@@ -16,7 +16,15 @@ from glnet_rt.artifact import Artifact
 from glnet_rt.backends import jit_
 from glnet_rt.backends.base import run
 from glnet_rt.backends.jit import _code, plan, weights
-from glnet_rt.backends.jit.graph import LEVELS, Convolution, Sum, Term, Trunk
+from glnet_rt.backends.jit.graph import (
+    LEVELS,
+    Convolution,
+    Sum,
+    Term,
+    Trunk,
+    integer_weights,
+    read_trunk,
+)
 from glnet_rt.backends.jit.kernels import Field
 from glnet_rt.backends.jit.plan import Lane, Plan
 from glnet_rt.backends.jit.program import Operation
@@ -28,7 +36,8 @@ from glnet_rt.errors import BackendError, GlnetError
 from glnet_rt.probe import Probe
 from glnet_rt.spec import NetSpec
 
-pytest.importorskip("openvino")
+openvino = pytest.importorskip("openvino")
+ops = pytest.importorskip("openvino.opset13")
 Check = Callable[[GlnetError], None]
 FLAGS = {"f32": "avx512f", "i8": "avx512vnni", "bf16": "avx512bf16"}
 HAS = {kind: flag in _code.FEATURES for kind, flag in FLAGS.items()}
@@ -292,6 +301,117 @@ def test_memory_is_used_again_and_halos_stay_zero() -> None:
     planned = assert_means(trunk, spec_of(32), "f32", error=1e-4)
     of_one_form = [size for size in planned.slots if size == plan.Map((16, 16, 32), "f32").size]
     assert len(of_one_form) <= 3
+
+
+# -- reading a model ------------------------------------------------------------------------------
+
+
+class Graph:
+    """A model in OpenVINO's operators, of convolutions with random weights."""
+
+    def __init__(self, size: int) -> None:
+        self.image = ops.parameter([1, 3, size, size], openvino.Type.f32)
+        self._rng = np.random.default_rng(0)
+
+    def convolution(self, source: Any, outputs: int, *, integers: bool = False, **told: Any) -> Any:
+        """With a bias, and INT8 weights as an exported model has them."""
+        shape = (outputs, source.output(0).get_shape()[1], 3, 3)
+        size = np.float32(1.4 / np.sqrt(np.prod(shape[1:])))
+        weights = ops.constant(self._rng.normal(scale=size, size=shape).astype(np.float32))
+        if integers:
+            levels = ops.constant(self._rng.integers(-127, 128, shape).astype(np.int8))
+            scale = self._rng.uniform(0.5, 1.5, (outputs, 1, 1, 1)).astype(np.float32) * size / 74
+            weights = ops.multiply(ops.convert(levels, openvino.Type.f32), ops.constant(scale))
+        given = {"strides": [1, 1], "pads": [1, 1], "dilations": [1, 1]} | told
+        node = ops.convolution(
+            source, weights, given["strides"], given["pads"], given["pads"], given["dilations"]
+        )
+        bias = self._rng.normal(scale=0.1, size=(1, outputs, 1, 1)).astype(np.float32)
+        return ops.add(node, ops.constant(bias))
+
+    def model(self, *outputs: Any) -> Any:
+        return openvino.Model([ops.result(output) for output in outputs], [self.image])
+
+
+def to_bytes(node: Any, top: float, low: float = 0.0) -> Any:
+    bounds = [np.float32(bound) for bound in (low, top)] * 2
+    return ops.fake_quantize(node, *bounds, LEVELS)
+
+
+def doubled(node: Any, mode: str = "nearest") -> Any:
+    two = ops.constant(np.array([2.0, 2.0], np.float32))
+    axes = ops.constant(np.array([2, 3], np.int64))
+    return ops.interpolate(
+        node, two, mode, "scales", coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor", axes=axes,
+    )  # fmt: skip
+
+
+def trunk_of(model: Any) -> Trunk:
+    scales = integer_weights(model)
+    jit_._fold_constants(model)
+    return read_trunk(model, scales)
+
+
+@pytest.mark.skipif(not HAS["i8"], reason="this CPU has no VNNI")
+@pytest.mark.parametrize("integers", [False, True])
+def test_a_model_means_what_openvino_says(integers: bool) -> None:
+    """Two branches of a residual network that are fused, as HRNet's are."""
+    graph, spec = Graph(64), spec_of(64)
+
+    def read(node: Any, top: float) -> Any:
+        return to_bytes(node, top) if integers else node
+
+    stem = ops.relu(graph.convolution(graph.image, 32, strides=[2, 2]))
+    fine = read(stem, 4.0)
+    inner = read(ops.relu(graph.convolution(fine, 32, integers=integers)), 3.0)
+    block = read(ops.relu(ops.add(graph.convolution(inner, 32, integers=integers), fine)), 5.0)
+    half = graph.convolution(block, 48, integers=integers, strides=[2, 2])
+    coarse = read(ops.relu(half), 3.0)
+    told = doubled(graph.convolution(coarse, 32, integers=integers))
+    fused = read(ops.relu(ops.add(block, told)), 6.0)
+    last = graph.convolution(fused, 64, integers=integers)
+    model = graph.model(ops.abs(last), coarse)  # no kernel takes absolute values
+    crop = noise(spec)
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    trunk = trunk_of(model)
+    assert all((c.scale is not None) == integers for s in trunk.sums[1:] for c in s.convolutions)
+    outputs, _ = found(trunk, crop, spec, "f32")
+    ours = sorted(outputs.values(), key=lambda values: values.shape[2])  # of 48 and 64 channels
+    theirs = compiled([normalise(crop[None], spec)])
+    wide, narrow = (theirs[i][0].transpose(1, 2, 0) for i in (0, 1))
+    assert [values.shape[2] for values in ours] == [48, 64]
+    narrow_ours = rounded(ours[0].astype(np.float64), 3.0 if integers else 0.0)
+    apart = [np.abs(narrow_ours - narrow), np.abs(np.abs(ours[1]) - wide)]
+    for values in apart:  # where float32 decides between two levels, a level and what it brings
+        assert np.mean(values > 1e-4) < (0.02 if integers else 1e-9)
+        assert values.max() < (0.5 if integers else 1e-4)
+
+
+def test_a_trunk_ends_where_the_kernels_do() -> None:
+    graph = Graph(64)
+    stem = ops.relu(graph.convolution(graph.image, 32, strides=[2, 2]))
+    others = [
+        graph.convolution(stem, 8),
+        graph.convolution(stem, 32, dilations=[2, 2], pads=[2, 2]),
+        graph.convolution(stem, 32, pads=[0, 0]),
+        graph.convolution(stem, 32, strides=[2, 1]),
+        graph.convolution(to_bytes(stem, 4.0), 32),  # weights that are no integers
+        graph.convolution(to_bytes(stem, 4.0, low=-4.0), 32, integers=True),
+        doubled(stem, "linear_onnx"),
+        ops.sigmoid(stem),
+        ops.add(stem, ops.constant(np.ones((1, 32, 1, 1), np.float32))),
+    ]
+    trunk = trunk_of(graph.model(*others))
+    assert [sum_.name for sum_ in trunk.sums] == [stem.get_friendly_name()]
+    assert trunk.outputs == (stem.get_friendly_name(),)
+
+
+def test_nothing_else_reads_the_picture() -> None:
+    graph = Graph(64)
+    read = [ops.relu(graph.image), doubled(graph.image), to_bytes(graph.image, 2.0)]
+    trunk = trunk_of(graph.model(*read, ops.add(graph.image, graph.image)))
+    assert trunk.sums == ()
 
 
 # -- the backend ----------------------------------------------------------------------------------
