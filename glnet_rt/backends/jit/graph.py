@@ -150,8 +150,7 @@ class _Reader:
         if self._source(node) not in self._inside:
             return False
         if kind == "Convolution":
-            rounded = _is_rounding(_before(node))
-            return _is_plain(node, self._image) and not (rounded and self._integers(node) is None)
+            return _is_plain(node, self._image)
         if self._source(node) == self._image:  # which has no 16 channels
             return False
         if kind == "Add" and _is_bias(node):
@@ -193,6 +192,16 @@ class _Reader:
                 return True
         return False
 
+    def _reads_floats(self, reader: Any) -> bool:
+        """Whether a reader takes a value as it is; a rounding's, where weights are no integers.
+
+        What the kernels then compute is neither rounded nor cut off as the model says.
+        """
+        if not _is_rounding(reader):
+            return True
+        behind = [node for node in _readers(reader) if node.get_type_name() == "Convolution"]
+        return any(self._integers(node) is None for node in behind)
+
     # -- how it is computed
 
     def read(self, node: Any) -> Sum:
@@ -204,7 +213,7 @@ class _Reader:
         self._add(_before(node) if relu else node, convolutions, terms, first=not relu)
         readers = _readers(node)
         tops = {_top(reader) for reader in readers if reader.get_type_name() == "FakeQuantize"}
-        floats = self.leaves(node) or any(r.get_type_name() != "FakeQuantize" for r in readers)
+        floats = self.leaves(node) or any(map(self._reads_floats, readers))
         return Sum(
             node.get_friendly_name(), (height, width, channels), tuple(convolutions),
             tuple(terms), relu, floats, tops.pop() if tops else 0.0,
@@ -246,14 +255,15 @@ class _Reader:
     def _convolution(self, node: Any, bias: Array) -> Convolution:
         """With integers where both sides are."""
         before, weights, scale = _before(node), _constant(node, 1).astype(np.float32), None
-        rounded = _is_rounding(before)
-        if rounded and (integers := self._integers(node)) is not None:
-            weights, scale = integers
-        source = self._source(before) if rounded else before.get_friendly_name()
-        return Convolution(
-            node.get_friendly_name(), source, weights, scale, _top(before) if rounded else 0.0,
-            bias.astype(np.float32), node.get_attributes()["strides"][0],
-        )  # fmt: skip
+        source, top = before.get_friendly_name(), 0.0
+        if _is_rounding(before):
+            source = self._source(before)
+            if (integers := self._integers(node)) is not None:
+                weights, scale = integers
+                top = _top(before)
+        stride = node.get_attributes()["strides"][0]
+        bias = bias.astype(np.float32)
+        return Convolution(node.get_friendly_name(), source, weights, scale, top, bias, stride)
 
 
 def _is_rounding(node: Any) -> bool:
