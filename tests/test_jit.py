@@ -408,7 +408,7 @@ def test_a_trunk_ends_where_the_kernels_do() -> None:
 
 @pytest.mark.skipif(not HAS["i8"], reason="this CPU has no VNNI")
 def test_float_weights_behind_a_rounding_read_what_was_not_rounded() -> None:
-    """As a layer that export has left in floats, beside one in integers; nothing is cut off here."""
+    """As a layer that export has left in floats, beside one in integers; nothing is cut off."""
     graph, spec = Graph(64), spec_of(64)
     stem = ops.relu(graph.convolution(graph.image, 32, strides=[2, 2]))
     both = to_bytes(stem, 12.0)
