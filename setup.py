@@ -26,6 +26,7 @@ RUNTIME = [
     "numpy>=1.24",
     "opencv-python-headless>=4.8",
     "numba>=0.59",
+    "llvmlite>=0.42",  # the one that numba brings
     "onnxruntime>=1.17",
     "typer>=0.15.4",
     "rich>=13.8",

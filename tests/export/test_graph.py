@@ -8,11 +8,12 @@ import numpy as np
 import onnx
 import pytest
 
+from export import parity
 from export.crops import Crops
 from export.graph import OPSET, build_graph, run_graph, run_torch, winners_of
 from export.half import halved
 from export.int8 import convolutions
-from export.parity import Judged, compare, noise
+from export.parity import Judged, but_for_ties, compare, noise
 from glnet_rt.body_model import BodyModel
 from glnet_rt.spec import GATHER_DOMAIN, GATHER_OP, NetSpec
 from tests.narrow import SIZE, network
@@ -128,3 +129,31 @@ def test_torch_predicts_at_the_pixels_it_is_given(
     np.testing.assert_allclose(told["keypoints_uvd"], free["keypoints_uvd"], atol=1e-5)
     assert (other["pixel"] == 7).all()
     assert np.abs(other["keypoints_uvd"] - free["keypoints_uvd"]).max() > 0.01
+
+
+def test_float32_has_two_right_answers_where_two_pixels_tie(
+    narrow: GLNet, body: BodyModel, labelled: Crops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Person 2 is answered from the other pixel, person 1 wrongly from any."""
+    spec = narrow.config.spec
+    judged = Judged.of(narrow, body, Crops(labelled.bgr[:4]))
+    monkeypatch.setattr(parity, "TIE", np.inf)
+    who, other = judged.told_otherwise(body, np.arange(4))
+    assert list(who) == [0, 1, 2, 3]
+    outputs = {name: values.copy() for name, values in judged.reference.items()}
+    for name, values in outputs.items():
+        values[2] = other.reference[name][2]
+    outputs["betas"][1] += 0.5
+    found = compare(body, spec, outputs, judged)
+    assert list(found.vertices_mm.max(1) > 0.1) == [False, True, True, False]
+
+    settled, ties = but_for_ties(body, outputs, judged, found)
+    assert list(settled.vertices_mm.max(1) > 0.1) == [False, True, False, False]
+    assert settled.vertices_mm[2].max() < 0.001
+    np.testing.assert_array_equal(settled.vertices_mm[::3], found.vertices_mm[::3])
+    assert 1 <= ties <= 2  # what is wrong may be nearer to either answer
+
+    monkeypatch.setattr(parity, "TIE", 0.0)
+    unsettled, ties = but_for_ties(body, outputs, judged, found)
+    np.testing.assert_array_equal(unsettled.vertices_mm, found.vertices_mm)
+    assert ties == 0

@@ -281,6 +281,12 @@ class GLNet(nn.Module):
             spread=None if settled.spread is None else settled.spread[:, :NUM_KEYPOINTS],
         )
 
+    def ranked(self, image: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Logits and pixels, [B, count] float32 and int64, of the best by their score."""
+        logits, _ = self._scored(self.features(self.backbone(image)))
+        scores, pixels = logits.topk(count, dim=1)
+        return scores, pixels
+
     def _scored(self, grid: Tensor) -> tuple[Tensor, Callable[[Tensor], Looked]]:
         """Logits [B, h w] of F [B, C, h, w], and what looks closer at pixels [B, k] int64."""
         head = self.pixel_head
