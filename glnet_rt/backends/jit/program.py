@@ -35,6 +35,9 @@ _add_bf16 = addition("bf16")
 _image_f32, _image_bf16 = image("f32"), image("bf16")
 
 
+_CODE = int(Field.CODE)  # numba 0.59 takes no IntEnum for an index
+
+
 def _runner(sources: int) -> Any:
     """`run`, compiled once for these sources: numba keeps compiled code by this file's date alone,
     and by what a function finds around it."""
@@ -42,7 +45,7 @@ def _runner(sources: int) -> Any:
     @nb.njit(cache=True, nogil=True)
     def run(operations: Array, address: int) -> int:
         for i in range(len(operations)):
-            code = operations[i, Field.CODE]
+            code = operations[i, _CODE]
             at = address + 8 * i * operations.shape[1]
             if code == Operation.DIRECT_F32:
                 _direct_f32(at)
