@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import inf
 from typing import Any
 
@@ -168,6 +168,7 @@ class Differences:
         keypoints_px: [N, 36], in the crop.
         pelvises_mm: [N], in the camera frame.
         same_pixel: [N] bool.
+        tied: [N] bool, where these are differences from the other of two right answers.
         pa_mpjpe_mm: [N], error against the ground truth, or None.
         reference_pa_mpjpe_mm: the same of float32.
     """
@@ -178,12 +179,13 @@ class Differences:
     keypoints_px: Array
     pelvises_mm: Array
     same_pixel: Array
+    tied: Array
     pa_mpjpe_mm: Array | None
     reference_pa_mpjpe_mm: Array | None
 
     def row(self, who: slice = slice(None)) -> dict[str, Any]:
         """JSON values over some of the crops."""
-        values: dict[str, Any] = {"crops": len(self.same_pixel[who])}
+        values: dict[str, Any] = {"crops": len(self.tied[who]), "ties": int(self.tied[who].sum())}
         for name, unit in (("vertices", "mm"), ("joints", "mm"), ("rotation", "deg")):
             values |= spread(f"{name}_%s_{unit}", getattr(self, f"{name}_{unit}")[who])
         values |= spread("keypoints_%s_px", self.keypoints_px[who])
@@ -237,6 +239,7 @@ def compare(
         keypoints_px=np.linalg.norm(uv, axis=-1) * spec.input_size,
         pelvises_mm=1000 * np.linalg.norm(roots[0] - roots[1], axis=-1)[:, 0],
         same_pixel=outputs["pixel"] == judged.reference["pixel"],
+        tied=np.zeros(len(uv), bool),
         pa_mpjpe_mm=None if truth is None else pa_mpjpe_mm(ours.joints, truth),
         reference_pa_mpjpe_mm=None if truth is None else pa_mpjpe_mm(theirs.joints, truth),
     )
@@ -289,9 +292,9 @@ def judge(
                 for batch in BATCHES:
                     outputs = run_backend(session, judged.bgr, artifact.spec, batch)
                     found = compare(body, artifact.spec, outputs, judged)
-                    told |= {"batch": batch, "pixels": OWN, "ties": 0}
+                    told |= {"batch": batch, "pixels": OWN}
                     if precision == "fp32":
-                        found, told["ties"] = but_for_ties(body, outputs, judged, found)
+                        found = but_for_ties(body, outputs, judged, found)
                     rows.append({**told, "crops_of": HELD_OUT, **found.row()})
                     rows.append({**told, "crops_of": PROBE, **found.row(slice(PROBES))})
                     tolerances[precision] = widest(tolerances.get(precision), found.tolerance())
@@ -310,17 +313,19 @@ def judge(
 
 def but_for_ties(
     body: BodyModel, outputs: Mapping[str, Array], judged: Judged, found: Differences
-) -> tuple[Differences, int]:
-    """Float32's differences from whichever of two right answers is nearer, and how often there are
-    two: every vertex still has to be where one of them puts it."""
+) -> Differences:
+    """Float32's differences from whichever of two right answers is nearer: every vertex still has
+    to be where one of them puts it."""
     far = np.flatnonzero(found.vertices_mm.max(1) > FLOAT32_MM)
     if not len(far):
-        return found, 0
+        return found
     who, other = judged.told_otherwise(body, far)
     if not len(who):
-        return found, 0
+        return found
     theirs = {name: values[who] for name, values in outputs.items()}
-    again = compare(body, judged.model.config.spec, theirs, other)
+    again = replace(
+        compare(body, judged.model.config.spec, theirs, other), tied=np.ones(len(who), bool)
+    )
     nearer = again.vertices_mm.max(1) < found.vertices_mm[who].max(1)
     changed = {}
     for field in fields(Differences):
@@ -329,7 +334,7 @@ def but_for_ties(
             values = values.copy()
             values[who[nearer]] = instead[nearer]
         changed[field.name] = values
-    return Differences(**changed), int(nearer.sum())
+    return Differences(**changed)
 
 
 def gate_failures(rows: Sequence[Mapping[str, Any]], precision: str) -> list[str]:
@@ -451,7 +456,7 @@ def markdown(report: Mapping[str, Any]) -> str:
                 f"{row['crops']} {row['crops_of']}",
                 row["pixels"],
                 " / ".join(f"{row[f'vertices_{kind}_mm']:.3g}" for kind in ("mean", "p99", "max"))
-                + (f" ({row['ties']} tied)" if row.get("ties") else ""),
+                + (f" ({row['ties']} tied)" if row["ties"] else ""),
                 f"{row['joints_mean_mm']:.3g}",
                 f"{row['rotation_mean_deg']:.3g}",
                 f"{row['keypoints_mean_px']:.3g}",
