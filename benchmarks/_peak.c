@@ -2,7 +2,8 @@
 #include <stdio.h>
 #include <time.h>
 
-#define ROUNDS 10000000L
+#define ROUNDS 1000000L
+#define PASSES 30 /* the best counts: whatever interrupts a pass only makes it slower */
 
 static double seconds(void) {
   struct timespec now;
@@ -21,11 +22,16 @@ static double seconds(void) {
 
 #define KERNEL(NAME, OP)                                                                     \
   __attribute__((target("avx512f"))) static double NAME(void) {                              \
-    double start = seconds();                                                                \
-    for (long r = 0; r < ROUNDS; ++r)                                                        \
-      __asm__ volatile(TWELVE(OP)::: "zmm0", "zmm1", "zmm2", "zmm3", "zmm4", "zmm5", "zmm6", \
-                       "zmm7", "zmm8", "zmm9", "zmm10", "zmm11");                            \
-    return 12e-9 * ROUNDS / (seconds() - start);                                             \
+    double best = 0;                                                                         \
+    for (int pass = 0; pass < PASSES; ++pass) {                                              \
+      double start = seconds();                                                              \
+      for (long r = 0; r < ROUNDS; ++r)                                                      \
+        __asm__ volatile(TWELVE(OP)::: "zmm0", "zmm1", "zmm2", "zmm3", "zmm4", "zmm5",       \
+                         "zmm6", "zmm7", "zmm8", "zmm9", "zmm10", "zmm11");                  \
+      double found = 12e-9 * ROUNDS / (seconds() - start);                                   \
+      if (found > best) best = found;                                                        \
+    }                                                                                        \
+    return best;                                                                             \
   }
 
 KERNEL(fp32, "vfmadd231ps")
