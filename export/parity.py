@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from math import inf
 from typing import Any
 
@@ -221,9 +221,18 @@ def decoded(body: BodyModel, spec: NetSpec, outputs: Mapping[str, Array]) -> Bod
 
 
 def compare(
-    body: BodyModel, spec: NetSpec, outputs: Mapping[str, Array], judged: Judged
+    body: BodyModel,
+    spec: NetSpec,
+    outputs: Mapping[str, Array],
+    judged: Judged,
+    *,
+    tied: bool = False,
 ) -> Differences:
-    """Decode a precision's answers into bodies and hold them against the reference's."""
+    """Decode a precision's answers into bodies and hold them against the reference's.
+
+    Args:
+        tied: whether `judged` holds the other of two right answers.
+    """
     ours, theirs = decoded(body, spec, outputs), judged.bodies
     roots = [bodies.joints[:, :1].astype(np.float64) for bodies in (ours, theirs)]
     vertices, joints = (
@@ -239,7 +248,7 @@ def compare(
         keypoints_px=np.linalg.norm(uv, axis=-1) * spec.input_size,
         pelvises_mm=1000 * np.linalg.norm(roots[0] - roots[1], axis=-1)[:, 0],
         same_pixel=outputs["pixel"] == judged.reference["pixel"],
-        tied=np.zeros(len(uv), bool),
+        tied=np.full(len(uv), tied),
         pa_mpjpe_mm=None if truth is None else pa_mpjpe_mm(ours.joints, truth),
         reference_pa_mpjpe_mm=None if truth is None else pa_mpjpe_mm(theirs.joints, truth),
     )
@@ -323,9 +332,7 @@ def but_for_ties(
     if not len(who):
         return found
     theirs = {name: values[who] for name, values in outputs.items()}
-    again = replace(
-        compare(body, judged.model.config.spec, theirs, other), tied=np.ones(len(who), bool)
-    )
+    again = compare(body, judged.model.config.spec, theirs, other, tied=True)
     nearer = again.vertices_mm.max(1) < found.vertices_mm[who].max(1)
     changed = {}
     for field in fields(Differences):
