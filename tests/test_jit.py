@@ -25,7 +25,7 @@ from glnet_rt.backends.jit.graph import (
     integer_weights,
     read_trunk,
 )
-from glnet_rt.backends.jit.kernels import Field
+from glnet_rt.backends.jit.kernels import PIXELS, Field
 from glnet_rt.backends.jit.plan import Lane, Plan
 from glnet_rt.backends.jit.program import Operation
 from glnet_rt.backends.jit_ import JitBackend
@@ -39,9 +39,9 @@ from glnet_rt.spec import NetSpec
 openvino = pytest.importorskip("openvino")
 ops = pytest.importorskip("openvino.opset13")
 Check = Callable[[GlnetError], None]
-FLAGS = {"f32": "avx512f", "i8": "avx512vnni", "bf16": "avx512bf16"}
-HAS = {kind: flag in _code.FEATURES for kind, flag in FLAGS.items()}
-pytestmark = pytest.mark.skipif(not HAS["f32"], reason="this CPU has no AVX-512")
+LEVEL = _code.LEVEL
+HAS = {kind: not _code.missing(kind) for kind in ("f32", LEVEL, "bf16")}
+pytestmark = pytest.mark.skipif(not HAS["f32"], reason="this CPU has no AVX2")
 KINDS = [
     pytest.param(kind, marks=pytest.mark.skipif(not HAS[kind], reason=f"this CPU has no {kind}"))
     for kind in ("f32", "bf16")
@@ -175,10 +175,12 @@ def test_convolutions(floats: str, channels: int, kernel: int, stride: int, size
 
 @pytest.mark.parametrize("floats", KINDS)
 @pytest.mark.parametrize(
-    ("size", "pays"), [(64, True), (48, True), (24, True), (16, False), (20, False)]
+    ("size", "pays"),
+    [(64, True), (48, True), (24, True), (16, PIXELS <= 4), (20, False)],
 )
 def test_winograd_where_it_pays(floats: str, size: int, pays: bool) -> None:
-    """12 x 12 pixels are 9 tiles of 4 x 4; 8 x 8 are only 4, and 10 x 10 are no whole tiles."""
+    """12 x 12 pixels are 9 tiles of 4 x 4; 8 x 8 are 4, too few for AVX-512's 8 at a time, and
+    10 x 10 are no whole tiles."""
     small = size // 2
     trunk = Trunk(
         "image",
@@ -195,19 +197,47 @@ def test_winograd_where_it_pays(floats: str, size: int, pays: bool) -> None:
     assert len([code for code in codes(planned) if code in by_winograd]) == (2 if pays else 0)
 
 
+# B and A of Lavin and Gray.
+BT = np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
+               [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])  # fmt: skip
+AT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0],
+               [0, 1, -1, 8, -8, 1]])  # fmt: skip
+
+
+def assert_convolves(at_points: Array, tile: Array, kernel: Array, scales: Array) -> None:
+    """A^T [(G g G^T) * (B^T d B)] A is the convolution; [6, 6, O] weights at the points."""
+    products = at_points * (BT @ tile @ BT.T)[:, :, None]
+    ours = np.einsum("ia,abo,jb->ijo", AT * scales, products, AT * scales)
+    windows = np.lib.stride_tricks.sliding_window_view(tile, (3, 3))
+    np.testing.assert_allclose(ours, np.einsum("ijab,oab->ijo", windows, kernel), atol=1e-5)
+
+
 def test_winograds_weights_are_those_of_the_definition() -> None:
-    """A^T [(G g G^T) * (B^T d B)] A is the convolution, with the B and A of Lavin and Gray."""
     rng = np.random.default_rng(0)
     kernel, tile = rng.normal(size=(16, 1, 3, 3)), rng.normal(size=(6, 6))
     at_points = weights.winograd(kernel).reshape(6, 6, 16)
-    BT = np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
-                   [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])  # fmt: skip
-    AT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0],
-                   [0, 1, -1, 8, -8, 1]])  # fmt: skip
-    products = at_points * (BT @ tile @ BT.T)[:, :, None]
-    ours = np.einsum("ia,abo,jb->ijo", AT, products, AT)
-    windows = np.lib.stride_tricks.sliding_window_view(tile, (3, 3))
-    np.testing.assert_allclose(ours, np.einsum("ijab,oab->ijo", windows, kernel[:, 0]), atol=1e-5)
+    assert_convolves(at_points, tile, kernel[:, 0], np.ones(6))
+
+
+def test_winograds_integers_are_those_of_the_definition() -> None:
+    """G times its denominators, which come off again on the way back."""
+    rng = np.random.default_rng(0)
+    kernel = rng.integers(-127, 128, (16, 2, 3, 3)).astype(np.int8)
+    tile = rng.integers(0, 256, (6, 6))
+    packed = weights.whole_winograd(kernel)
+    assert packed is not None
+    assert packed.dtype == np.int16
+    scales = 1 / np.array([4, 6, 6, 24, 24, 1])
+    for channel in range(2):
+        at_points = packed.reshape(6, 6, 16, 2)[..., channel]
+        assert_convolves(at_points, tile, kernel[:, channel], scales)
+
+
+def test_integer_sums_that_might_not_fit_are_not_winograds() -> None:
+    """128 channels of the largest weights come to 3.7e9 at a point."""
+    kernel = np.full((16, 128, 3, 3), 127, np.int8)
+    assert weights.whole_winograd(kernel) is None
+    assert weights.whole_winograd(kernel[:, :64]) is not None
 
 
 @pytest.mark.parametrize("floats", KINDS)
@@ -238,7 +268,7 @@ def test_bfloat16_is_to_nearest_even() -> None:
 # -- integers -------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not HAS["i8"], reason="this CPU has no VNNI")
+@pytest.mark.skipif(not HAS[LEVEL], reason="this CPU has no kernels of integers")
 @pytest.mark.parametrize("channels", [16, 32, 48, 128])
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2)])
 def test_integers_are_exact(channels: int, kernel: int, stride: int) -> None:
@@ -262,7 +292,9 @@ def test_integers_are_exact(channels: int, kernel: int, stride: int) -> None:
     crop = noise(spec_of(32))
     outputs, planned = found(trunk, crop, spec_of(32), "f32")
     wanted = meant(trunk, crop, spec_of(32))
-    assert Operation.DIRECT_I8_F32 in codes(planned)
+    by_winograd = LEVEL == "i16" and (kernel, stride) == (3, 1)
+    wanted_code = Operation.WINOGRAD_I16 if by_winograd else Operation.DIRECT_LEVELS_F32
+    assert wanted_code in codes(planned)
     for name, value in outputs.items():
         # One value in some thousand lies so near the middle of two levels that float32 decides.
         apart = np.abs(value - wanted[name])
@@ -270,7 +302,7 @@ def test_integers_are_exact(channels: int, kernel: int, stride: int) -> None:
         assert apart.max() < 0.05, name
 
 
-@pytest.mark.skipif(not (HAS["i8"] and HAS["bf16"]), reason="this CPU lacks VNNI or bfloat16")
+@pytest.mark.skipif(not (HAS[LEVEL] and HAS["bf16"]), reason="this CPU has no integers or bf16")
 def test_integers_with_bfloat16_between_them() -> None:
     trunk = Trunk(
         "image",
@@ -284,7 +316,7 @@ def test_integers_with_bfloat16_between_them() -> None:
         ("c", "d"),
     )  # fmt: skip
     planned = assert_means(trunk, spec_of(32), "bf16", error=0.02)
-    assert Operation.DIRECT_I8_BF16 in codes(planned)
+    assert Operation.DIRECT_LEVELS_BF16 in codes(planned)
 
 
 # -- memory ---------------------------------------------------------------------------------------
@@ -353,15 +385,9 @@ def trunk_of(model: Any) -> Trunk:
     return read_trunk(model, scales)
 
 
-@pytest.mark.skipif(not HAS["i8"], reason="this CPU has no VNNI")
-@pytest.mark.parametrize("integers", [False, True])
-def test_a_model_means_what_openvino_says(integers: bool) -> None:
-    """Two branches of a residual network that are fused, as HRNet's are."""
-    graph, spec = Graph(64), spec_of(64)
-
-    def read(node: Any, top: float) -> Any:
-        return to_bytes(node, top) if integers else node
-
+def two_branches(read: Callable[[Any, float], Any], *, integers: bool) -> Any:
+    """A model of two branches of a residual network that are fused, as HRNet's are."""
+    graph = Graph(64)
     stem = ops.relu(graph.convolution(graph.image, 32, strides=[2, 2]))
     fine = read(stem, 4.0)
     inner = read(ops.relu(graph.convolution(fine, 32, integers=integers)), 3.0)
@@ -371,9 +397,25 @@ def test_a_model_means_what_openvino_says(integers: bool) -> None:
     told = doubled(graph.convolution(coarse, 32, integers=integers))
     fused = read(ops.relu(ops.add(block, told)), 6.0)
     last = graph.convolution(fused, 64, integers=integers)
-    model = graph.model(ops.abs(last), coarse)  # no kernel takes absolute values
+    return graph.model(ops.abs(last), coarse)  # no kernel takes absolute values
+
+
+def spelt_out(node: Any, top: float) -> Any:
+    """What to_bytes means. Of this one OpenVINO makes no sums of bytes, which overflow there where
+    the processor has no VNNI."""
+    level = ops.constant(np.float32(top / (LEVELS - 1)))
+    levels = ops.round(ops.divide(ops.clamp(node, 0.0, top), level), "half_to_even")
+    return ops.multiply(levels, level)
+
+
+@pytest.mark.skipif(not HAS[LEVEL], reason="this CPU has no kernels of integers")
+@pytest.mark.parametrize("integers", [False, True])
+def test_a_model_means_what_openvino_says(integers: bool) -> None:
+    spec = spec_of(64)
+    model = two_branches(to_bytes if integers else lambda node, _: node, integers=integers)
+    same = two_branches(spelt_out, integers=True) if integers and LEVEL == "i16" else model
     crop = noise(spec)
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino.Core().compile_model(same, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     trunk = trunk_of(model)
     assert all((c.scale is not None) == integers for s in trunk.sums[1:] for c in s.convolutions)
     outputs, _ = found(trunk, crop, spec, "f32")
@@ -406,7 +448,7 @@ def test_a_trunk_ends_where_the_kernels_do() -> None:
     assert trunk.outputs == (stem.get_friendly_name(),)
 
 
-@pytest.mark.skipif(not HAS["i8"], reason="this CPU has no VNNI")
+@pytest.mark.skipif(not HAS[LEVEL], reason="this CPU has no kernels of integers")
 def test_float_weights_behind_a_rounding_read_what_was_not_rounded() -> None:
     """As a layer that export has left in floats, beside one in integers; nothing is cut off."""
     graph, spec = Graph(64), spec_of(64)
@@ -513,12 +555,13 @@ def test_it_can_be_named_and_is_measured_with_the_others(
 
 
 @pytest.mark.parametrize(
-    ("feature", "precision"), [("avx512f", "fp32"), ("avx512vnni", "int8"), ("avx512bf16", "bf16")]
+    ("kind", "precision"), [("f32", "fp32"), (LEVEL, "int8"), ("bf16", "bf16")]
 )
 def test_a_cpu_without_the_instructions_is_told(
-    shipped: Artifact, monkeypatch: pytest.MonkeyPatch, assert_helpful: Check, feature: str,
+    shipped: Artifact, monkeypatch: pytest.MonkeyPatch, assert_helpful: Check, kind: str,
     precision: str,
 ) -> None:  # fmt: skip
+    feature = _code.NEEDS[kind][0]
     monkeypatch.setattr(_code, "FEATURES", _code.FEATURES - {feature})
     with pytest.raises(BackendError, match=f"no {precision} kernels for this CPU") as caught:
         JitBackend.open(shipped, precision, threads=1)

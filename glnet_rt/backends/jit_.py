@@ -1,7 +1,8 @@
-"""Convolutions of our own for CPUs with AVX-512; what is left of the network runs on OpenVINO.
+"""Convolutions of our own for x86 CPUs; what is left of the network runs on OpenVINO.
 
 HRNet is 3x3 convolutions on small maps. For these there are kernels here, compiled by numba for the
-processor at hand: float32 and bfloat16 by Winograd's products, INT8 directly (docs/performance.md).
+processor at hand: float32 and bfloat16 by Winograd's products, INT8 directly where there is VNNI
+(docs/performance.md).
 One thread computes one person; several people, and several callers, get a thread each.
 """
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 LEAST_SHARE = 0.9  # of the convolutions' work: with less there is little to gain
 LEAST_SIZE = 16  # px, of which a kernel normalises so many at a time
-_NEEDS = {"int8": "avx512vnni", "bf16": "avx512bf16"}
 
 
 class JitBackend(Closing):
@@ -159,15 +159,15 @@ class _Runner:
 
 def _check_cpu(precision: str) -> None:
     """Raises BackendError where the processor lacks what the kernels are written in."""
-    from glnet_rt.backends.jit._code import FEATURES
+    from glnet_rt.backends.jit._code import LEVEL, missing
 
-    needed = ["avx512f", *([_NEEDS[precision]] if precision in _NEEDS else [])]
-    missing = [name for name in needed if name not in FEATURES]
-    if missing:
+    kinds = ["f32", *({"int8": [LEVEL], "bf16": ["bf16"]}.get(precision, []))]
+    lacking = [name for kind in kinds for name in missing(kind)]
+    if lacking:
         raise BackendError(
             f"the jit backend has no {precision} kernels for this CPU",
-            got=f"{cpu_name()}, without {missing[0]}",
-            expected="an x86 CPU with AVX-512, for int8 with its VNNI, for bf16 with its BF16",
+            got=f"{cpu_name()}, without {lacking[0]}",
+            expected="an x86 CPU with AVX2, for bf16 with AVX-512's BF16",
             fix="leave backend at 'auto', or name openvino or onnxruntime",
         )
 

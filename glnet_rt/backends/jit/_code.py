@@ -22,9 +22,18 @@ HALVES, FLOATS = (ir.VectorType(kind, LANES) for kind in (F16, F32))
 _settings: Any = vars(config)
 _told = _settings["CPU_FEATURES"] or llvm.get_host_cpu_features().flatten()
 FEATURES = frozenset(name[1:] for name in _told.split(",") if name.startswith("+"))
-SIZE = {"i8": 1, "bf16": 2, "f16": 2, "f32": 4}  # bytes of a number
+WIDE = "avx512f" in FEATURES  # whether a register holds all 16, or, as AVX2's, half of them
+# How a map is held that is rounded to 256 levels: without VNNI nothing multiplies bytes exactly.
+LEVEL = "i8" if "avx512vnni" in FEATURES else "i16"
+LEVELS_TYPE = {"i8": BYTES, "i16": SHORTS}[LEVEL]
+SIZE = {"i8": 1, "i16": 2, "bf16": 2, "f16": 2, "f32": 4}  # bytes of a number
 
-_INSTRUCTIONS = {"i8": "avx512vnni", "bf16": "avx512bf16"}
+NEEDS = {
+    "f32": ["avx512f"] if WIDE else ["avx2", "fma"], "i8": ["avx512vnni"],
+    "i16": ["avx512bw"] if WIDE else ["avx2"], "bf16": ["avx512bf16"],
+}  # fmt: skip
+
+_ALL = ir.Constant(INTS, list(range(LANES)))
 
 # Integer and bfloat16 dot products are written as assembly: LLVM's names for them changed with its
 # versions, the instructions did not.
@@ -88,6 +97,21 @@ class Code:
 
     # -- vectors
 
+    def plus(self, a: Any, b: Any) -> Any:
+        return self.b.fadd(a, b) if a.type == FLOATS else self.b.add(a, b)
+
+    def minus(self, a: Any, b: Any) -> Any:
+        return self.b.fsub(a, b) if a.type == FLOATS else self.b.sub(a, b)
+
+    def fma(self, factor: float, a: Any, b: Any) -> Any:
+        """factor * a + b, of floats or integers."""
+        if a.type == FLOATS:
+            if factor == 1:
+                return self.b.fadd(a, b)
+            return self.call("fma", self.constant(factor), a, b)
+        times = ir.Constant(a.type, [int(factor)] * LANES)
+        return self.b.add(self.b.mul(a, times), b)
+
     def splat(self, scalar: Any) -> Any:
         """16 times the same."""
         kind = ir.VectorType(scalar.type, LANES)
@@ -109,10 +133,23 @@ class Code:
         """sum + x * weights: of one float, two bfloat16 or four bytes in each lane."""
         if kind == "f32":
             return self.call("fma", x, weights, sum_)
+        if kind == "i16":
+            products = self.instruction("vpmaddwd $2, $1, $0", "=v,v,v", INTS, x, weights)
+            return self.b.add(sum_, products)
         name = {"i8": "vpdpbusd", "bf16": "vdpbf16ps"}[kind]
-        signature = ir.FunctionType(sum_.type, [INTS, INTS, sum_.type])
-        text = f"{name} $2, $1, $0"
-        return self.b.asm(signature, text, "=v,v,v,0", [x, weights, sum_], side_effect=False)
+        return self.instruction(f"{name} $2, $1, $0", "=v,v,v,0", sum_.type, x, weights, sum_)
+
+    def instruction(self, text: str, constraints: str, kind: Any, *vectors: Any) -> Any:
+        """What an instruction makes of vectors, a vector of `kind`: register by register."""
+        parts = []
+        size = LANES if WIDE else LANES // 2
+        for first in range(0, LANES, size):
+            given = [self.lanes(vector, range(first, first + size)) for vector in vectors]
+            signature = ir.FunctionType(
+                ir.VectorType(kind.element, size), [some.type for some in given]
+            )
+            parts.append(self.b.asm(signature, text, constraints, given, side_effect=False))
+        return parts[0] if WIDE else self.b.shuffle_vector(*parts, _ALL)
 
     def as_float(self, field: Any) -> Any:
         """The float32 whose bits a field holds."""
@@ -124,12 +161,12 @@ class Code:
         return self.b.shuffle_vector(vector, zero, ir.Constant(indices, list(order)))
 
     def as_floats(self, some: Any) -> Any:
-        """16 unsigned bytes as float32."""
+        """16 unsigned integers as float32."""
         return self.b.sitofp(self.b.zext(some, INTS), FLOATS)
 
-    def load_bytes(self, address: Any) -> Any:
-        """16 unsigned bytes as float32."""
-        return self.as_floats(self.load(address, BYTES))
+    def load_levels(self, address: Any) -> Any:
+        """16 levels as float32."""
+        return self.as_floats(self.load(address, LEVELS_TYPE))
 
     def load_floats(self, address: Any, kind: str) -> Any:
         """16 numbers of `kind` as float32."""
@@ -143,19 +180,16 @@ class Code:
     def store_floats(self, value: Any, address: Any, kind: str) -> None:
         """16 float32 as `kind`, to nearest even."""
         if kind == "bf16":
-            signature = ir.FunctionType(SHORTS, [FLOATS])
-            text = "vcvtneps2bf16 $1, $0"
-            value = self.b.asm(signature, text, "=v,v", [value], side_effect=False)
+            value = self.instruction("vcvtneps2bf16 $1, $0", "=v,v", SHORTS, value)
         self.store(value, address, align=SIZE[kind])
 
-    def store_bytes(self, value: Any, address: Any) -> None:
+    def store_levels(self, value: Any, address: Any) -> None:
         """16 float32 to the nearest of 0 to 255, ties to even."""
-        kind = ir.FunctionType(INTS, [FLOATS])
-        whole = self.b.asm(kind, "vcvtps2dq $1, $0", "=v,v", [value], side_effect=False)
+        whole = self.instruction("vcvtps2dq $1, $0", "=v,v", INTS, value)
         least, most = (ir.Constant(INTS, [bound] * LANES) for bound in (0, 255))
         some = self.b.select(self.b.icmp_signed(">", whole, least), whole, least)
         some = self.b.select(self.b.icmp_unsigned("<", some, most), some, most)
-        self.store(self.b.trunc(some, BYTES), address)
+        self.store(self.b.trunc(some, LEVELS_TYPE), address)
 
     def variables(self, kind: Any, *shape: int) -> Any:
         """Local vectors, nested lists as `shape` says; LLVM keeps them in registers."""
@@ -165,15 +199,21 @@ class Code:
         return [self.variables(kind, *shape[1:]) for _ in range(shape[0])]
 
 
+def missing(kind: str) -> list[str]:
+    """What the processor lacks for kernels that compute with numbers of `kind`."""
+    return [name for name in NEEDS[kind] if name not in FEATURES]
+
+
 def kernel(write: Any, *kinds: str) -> Any:
     """An intrinsic of numba, from the address of an operation to nothing.
 
     Args:
         write: (Code), writes the kernel.
         kinds: of the numbers it computes with. Where the processor has no instructions for one,
-            nothing is written: no operation of this kind is planned there.
+            or holds levels otherwise, nothing is written: no such operation is planned there.
     """
-    possible = all(kind == "f32" or _INSTRUCTIONS[kind] in FEATURES for kind in kinds)
+    others = {"i8", "i16"} - {LEVEL}
+    possible = not any(missing(kind) or kind in others for kind in kinds)
 
     @intrinsic
     def run(typing: Any, operation: Any) -> Any:

@@ -1,11 +1,13 @@
 """The convolutions and sums of a trunk, on maps [H, W, C] that lie one row after the other.
 
 Every kernel takes the address of an operation, an array of int64 with the fields below. Sums of 8
-pixels by 32 channels stay in registers while all that is added to them is read once: weights in
-the order in which they are needed, and each pixel's numbers spread over the lanes.
+pixels by 32 channels, with AVX2 of 4 by 16, stay in registers while all that is added to them is
+read once: weights in the order in which they are needed, and each pixel's numbers spread over the
+lanes.
 
 Winograd, F(4x4, 3x3): 4 x 4 pixels of a 3x3 convolution from 36 products in place of 144, at the
-points 0, 1, -1, 2, -2 and infinity (Lavin and Gray 2016). Its sums are float32 whatever the maps.
+points 0, 1, -1, 2, -2 and infinity (Lavin and Gray 2016). Its sums are float32 whatever the maps,
+but for levels of 16 bits: G without its fractions is one of integers, and so are the sums.
 """
 
 from __future__ import annotations
@@ -17,13 +19,27 @@ from typing import Any
 
 from llvmlite import ir
 
-from glnet_rt.backends.jit._code import F32, FLOATS, I8, I32, INTS, LANES, SIZE, Code, kernel
+from glnet_rt.backends.jit._code import (
+    F32,
+    FLOATS,
+    I8,
+    I32,
+    INTS,
+    LANES,
+    LEVEL,
+    SHORTS,
+    SIZE,
+    WIDE,
+    Code,
+    kernel,
+)
 
-PIXELS = 8  # of a tile of sums
-BLOCKS = 2  # of 16 channels, of a tile of sums
+# Of a tile of sums: pixels, and blocks of 16 channels. AVX2 has 16 registers for them, of 8 lanes.
+PIXELS, BLOCKS = (8, 2) if WIDE else (4, 1)
 TILE = 4  # pixels on a side that Winograd computes at once
 REACH = TILE + 2  # that it reads for them
 POINTS = REACH * REACH
+INTEGERS = ("i8", "i16")
 
 
 class Field(IntEnum):
@@ -43,23 +59,23 @@ class Field(IntEnum):
     SCALE = 11  # one float32 per channel, of integers
     BIAS = 12
     SKIP = 13  # floats that are added before ReLU
-    SKIP_ROW = 14  # of SKIP or SKIP_BYTES
+    SKIP_ROW = 14  # of SKIP or SKIP_LEVELS
     SKIP_PIXEL = 15
     OUT = 16  # as floats
     OUT_ROW = 17
     OUT_PIXEL = 18
-    BYTES = 19  # as unsigned integers
-    BYTES_ROW = 20
-    BYTES_PIXEL = 21
-    INVERSE = 22  # bits of a float32: levels of BYTES in a float of 1; 0 where these are levels
+    LEVELS = 19  # as unsigned integers
+    LEVELS_ROW = 20
+    LEVELS_PIXEL = 21
+    INVERSE = 22  # bits of a float32: levels in a float of 1; 0 where these are levels
     RELU = 23
     SCRATCH = 24  # of Winograd
     READ_STEP = 25  # in the scratch, between what was read for two points
     SUM_STEP = 26  # between what is summed for two points
     SUMS = 27  # from the scratch's start
     TILE_ROWS = 28  # at a time
-    SKIP_BYTES = 29  # or bytes
-    SKIP_LEVEL = 30  # bits of a float32: what a level of SKIP_BYTES stands for
+    SKIP_LEVELS = 29  # or levels
+    SKIP_LEVEL = 30  # bits of a float32: what one of these stands for
     TERMS = 31  # of a sum: how many
     TERM = 32  # the first
 
@@ -144,7 +160,7 @@ def _sums(
         weights: address, [lines][steps][blocks][16] times four bytes.
     """
     kind, stored = kind if isinstance(kind, tuple) else (kind, kind)
-    vector = INTS if kind == "i8" else FLOATS
+    vector = INTS if kind in INTEGERS else FLOATS
     size = LANES * SIZE[stored] if kind == "f32" else 64  # bytes of a step's weights in a block
     sums = c.variables(vector, len(starts), blocks)
     for of_pixel in sums:
@@ -184,13 +200,13 @@ def _finish(
     offsets = [c.at(c.times(channel, 4), c.number(64 * i)) for i in blocks]
     bias = [c.load(c.at(c.field(Field.BIAS), o), FLOATS, align=4) for o in offsets]
     scale = bias
-    if kind == "i8":
+    if kind in INTEGERS:
         scale = [c.load(c.at(c.field(Field.SCALE), o), FLOATS, align=4) for o in offsets]
     values = c.variables(FLOATS, len(sums), len(blocks))
     for i, of_pixel in enumerate(sums):
         for j, sum_ in enumerate(of_pixel):
             value = c.b.load(sum_)
-            if kind == "i8":
+            if kind in INTEGERS:
                 value = c.call("fma", c.b.sitofp(value, FLOATS), scale[j], bias[j])
             else:
                 value = c.b.fadd(value, bias[j])
@@ -213,17 +229,17 @@ def _store(
             found += [(v, c.at(at, c.number(size * LANES * j))) for j, v in enumerate(of_pixel)]
         return found
 
-    skip, out, levels = c.field(Field.SKIP), c.field(Field.OUT), c.field(Field.BYTES)
+    skip, out, levels = c.field(Field.SKIP), c.field(Field.OUT), c.field(Field.LEVELS)
     with c.given(skip):
         steps = c.field(Field.SKIP_ROW), c.field(Field.SKIP_PIXEL)
         for value, at in each(skip, *steps, SIZE[floats]):
             c.b.store(c.b.fadd(c.b.load(value), c.load_floats(at, floats)), value)
-    skip = c.field(Field.SKIP_BYTES)
+    skip = c.field(Field.SKIP_LEVELS)
     with c.given(skip):
         steps = c.field(Field.SKIP_ROW), c.field(Field.SKIP_PIXEL)
         level = c.splat(c.as_float(c.field(Field.SKIP_LEVEL)))
-        for value, at in each(skip, *steps, 1):
-            c.b.store(c.call("fma", c.load_bytes(at), level, c.b.load(value)), value)
+        for value, at in each(skip, *steps, SIZE[LEVEL]):
+            c.b.store(c.call("fma", c.load_levels(at), level, c.b.load(value)), value)
     with c.given(c.field(Field.RELU)):
         for of_pixel in values:
             for value in of_pixel:
@@ -239,9 +255,9 @@ def _store(
             for of_pixel in values:
                 for value in of_pixel:
                     c.b.store(c.b.fmul(c.b.load(value), factor), value)
-        steps = c.field(Field.BYTES_ROW), c.field(Field.BYTES_PIXEL)
-        for value, at in each(levels, *steps, 1):
-            c.store_bytes(c.b.load(value), at)
+        steps = c.field(Field.LEVELS_ROW), c.field(Field.LEVELS_PIXEL)
+        for value, at in each(levels, *steps, SIZE[LEVEL]):
+            c.store_levels(c.b.load(value), at)
 
 
 def image(floats: str) -> Any:
@@ -296,20 +312,22 @@ def _add_term(c: Code, floats: str, index: int, place: tuple[Any, Any, Any], sum
     before = c.b.load(sum_)
     with c.b.if_else(c.b.icmp_signed("!=", level, c.number(0))) as (of_bytes, of_floats):
         with of_bytes:
-            some = c.load_bytes(c.at(at, channel))
+            some = c.load_levels(c.at(at, c.times(channel, SIZE[LEVEL])))
             c.b.store(c.call("fma", some, c.splat(c.as_float(level)), before), sum_)
         with of_floats:
             some = c.load_floats(c.at(at, c.times(channel, SIZE[floats])), floats)
             c.b.store(c.b.fadd(before, some), sum_)
 
 
-def winograd(floats: str) -> Any:
-    """A 3x3 convolution of stride 1 by Winograd's products; rows are rows of tiles."""
+def winograd(kind: str, floats: str) -> Any:
+    """A 3x3 convolution of stride 1 by Winograd's products; rows are rows of tiles.
+
+    Args:
+        kind: of the map: "f32", "bf16", or "i16" of levels, whose sums are exact.
+        floats: what is added and stored.
+    """
 
     def write(c: Code) -> None:
-        # Half the bytes where maps have half: weights come from memory, not from the cache. What
-        # bfloat16 rounds away of them grows several times on the way back to pixels.
-        stored = {"f32": "f32", "bf16": "f16"}[floats]
         across = c.b.sdiv(c.field(Field.WIDTH), c.number(TILE))
         rows = c.field(Field.TILE_ROWS)
         some = c.times(across, rows)  # tiles at a time
@@ -317,56 +335,66 @@ def winograd(floats: str) -> Any:
         sums, sum_step = c.at(scratch, c.field(Field.SUMS)), c.field(Field.SUM_STEP)
         with c.loop(c.number(0), c.field(Field.ROWS)) as turn:
             top = c.times(turn, rows)
-            _read_tiles(c, floats, top, across, some, scratch, read_step)
-            _multiply(c, stored, some, scratch, read_step, sums, sum_step)
-            _write_tiles(c, floats, top, across, some, sums, sum_step)
+            _read_tiles(c, kind, top, across, some, scratch, read_step)
+            _multiply(c, kind, some, scratch, read_step, sums, sum_step)
+            _write_tiles(c, kind, floats, top, across, some, sums, sum_step)
 
-    return kernel(write, floats)
+    return kernel(write, kind, floats)
 
 
 def _read_tiles(
-    c: Code, floats: str, top: Any, across: Any, some: Any, scratch: Any, step: Any
+    c: Code, kind: str, top: Any, across: Any, some: Any, scratch: Any, step: Any
 ) -> None:
-    """What is multiplied at each point, [POINTS][tile][channel] float32."""
+    """What is multiplied at each point, [POINTS][tile][channel] float32, or int16 of levels."""
     x, x_row, x_pixel = c.field(Field.X), c.field(Field.X_ROW), c.field(Field.X_PIXEL)
     channels = c.field(Field.STEPS)
-    half = c.variables(FLOATS, REACH, REACH)
+    vector, size = (SHORTS, 2) if kind == "i16" else (FLOATS, 4)
+    half = c.variables(vector, REACH, REACH)
     with c.loop(c.number(0), some) as tile, c.loop(c.number(0), channels, LANES) as channel:
         row = c.at(top, c.b.sdiv(tile, across))
         pixel = c.b.srem(tile, across)
         at = c.at(x, c.times(c.times(row, TILE), x_row), c.times(c.times(pixel, TILE), x_pixel))
-        at = c.at(at, c.times(channel, SIZE[floats]))
+        at = c.at(at, c.times(channel, SIZE[kind]))
         for j in range(REACH):
             column = c.at(at, c.times(x_pixel, j))
-            values = [c.load_floats(c.at(column, c.times(x_row, i)), floats) for i in range(REACH)]
+            places = [c.at(column, c.times(x_row, i)) for i in range(REACH)]
+            if kind == "i16":
+                values = [c.load(place, SHORTS) for place in places]
+            else:
+                values = [c.load_floats(place, kind) for place in places]
             for i, value in enumerate(_to_points(c, values)):
                 c.b.store(value, half[i][j])
-        to = c.at(scratch, c.times(c.at(c.times(tile, channels), channel), 4))
+        to = c.at(scratch, c.times(c.at(c.times(tile, channels), channel), size))
         for i in range(REACH):
             for j, value in enumerate(_to_points(c, [c.b.load(v) for v in half[i]])):
-                c.store(value, c.at(to, c.times(step, REACH * i + j)), align=64)
+                c.store(value, c.at(to, c.times(step, REACH * i + j)), align=size * LANES)
 
 
 def _multiply(
-    c: Code, stored: str, some: Any, scratch: Any, read_step: Any, sums: Any, sum_step: Any
+    c: Code, kind: str, some: Any, scratch: Any, read_step: Any, sums: Any, sum_step: Any
 ) -> None:
     """At each point a product of matrices: [tile][channel] by [channel][output channel]."""
+    # Half the bytes where maps have half: weights come from memory, not from the cache. What
+    # bfloat16 rounds away of them grows several times on the way back to pixels.
+    stored = {"f32": "f32", "bf16": "f16", "i16": "i16"}[kind]
+    number = "i16" if kind == "i16" else "f32"
     weights, inputs, channels = (
         c.field(Field.WEIGHTS), c.field(Field.STEPS), c.field(Field.CHANNELS)
     )  # fmt: skip
+    steps = c.b.sdiv(inputs, c.number(4 // SIZE[number]))
     at_point = c.times(c.b.mul(inputs, channels), SIZE[stored])
     with c.loop(c.number(0), c.number(POINTS)) as point:
         matrix = c.at(scratch, c.times(point, read_step))
         for blocks, loop in _channel_blocks(c):
             with loop as channel, _tiles(c, some, PIXELS) as tile:
                 starts = [
-                    c.at(matrix, c.times(c.times(c.at(tile, c.number(i)), inputs), 4))
+                    c.at(matrix, c.times(c.times(c.at(tile, c.number(i)), inputs), SIZE[number]))
                     for i in range(PIXELS)
                 ]
                 its = c.times(c.times(channel, inputs), SIZE[stored])
                 its = c.at(weights, c.times(point, at_point), its)
                 lines = c.number(0), c.number(1)
-                found = _sums(c, ("f32", stored), blocks, starts, lines, inputs, its)
+                found = _sums(c, (number, stored), blocks, starts, lines, steps, its)
                 to = c.at(sums, c.times(point, sum_step), c.times(channel, 4))
                 for i, of_tile in enumerate(found):
                     row = c.at(to, c.times(c.times(c.at(tile, c.number(i)), channels), 4))
@@ -375,56 +403,55 @@ def _multiply(
 
 
 def _write_tiles(
-    c: Code, floats: str, top: Any, across: Any, some: Any, sums: Any, step: Any
+    c: Code, kind: str, floats: str, top: Any, across: Any, some: Any, sums: Any, step: Any
 ) -> None:
     """From the products to pixels."""
     channels = c.field(Field.CHANNELS)
     half = c.variables(FLOATS, TILE, REACH)
     values = c.variables(FLOATS, TILE, 1)
+    whole = kind in INTEGERS
     with c.loop(c.number(0), some) as tile, c.loop(c.number(0), channels, LANES) as channel:
         at = c.at(sums, c.times(c.at(c.times(tile, channels), channel), 4))
         for j in range(REACH):
-            column = [
-                c.load(c.at(at, c.times(step, REACH * i + j)), FLOATS, align=64)
-                for i in range(REACH)
-            ]
-            for i, value in enumerate(_from_points(c, column)):
+            places = [c.at(at, c.times(step, REACH * i + j)) for i in range(REACH)]
+            column = [c.load(place, INTS if whole else FLOATS, align=64) for place in places]
+            if whole:
+                column = [c.b.sitofp(sum_, FLOATS) for sum_ in column]
+            for i, value in enumerate(_from_points(c, column, whole=whole)):
                 c.b.store(value, half[i][j])
         bias = c.load(c.at(c.field(Field.BIAS), c.times(channel, 4)), FLOATS, align=4)
+        if whole:
+            scale = c.load(c.at(c.field(Field.SCALE), c.times(channel, 4)), FLOATS, align=4)
         row = c.times(c.at(top, c.b.sdiv(tile, across)), TILE)
         pixel = c.times(c.b.srem(tile, across), TILE)
         for i in range(TILE):
-            for j, value in enumerate(_from_points(c, [c.b.load(v) for v in half[i]])):
-                c.b.store(c.b.fadd(value, bias), values[j][0])
+            found = _from_points(c, [c.b.load(v) for v in half[i]], whole=whole)
+            for j, value in enumerate(found):
+                value = c.call("fma", value, scale, bias) if whole else c.b.fadd(value, bias)
+                c.b.store(value, values[j][0])
             places = [(c.at(row, c.number(i)), c.at(pixel, c.number(j))) for j in range(TILE)]
             _store(c, floats, values, channel, places)
 
 
 def _to_points(c: Code, d: Sequence[Any]) -> list[Any]:
-    """B^T d of six vectors."""
-
-    def fma(factor: float, a: Any, b: Any) -> Any:
-        return c.call("fma", c.constant(factor), a, b)
-
-    add, sub = c.b.fadd, c.b.fsub
-    even, odd = fma(-4.0, d[2], d[4]), fma(-4.0, d[1], d[3])
+    """B^T d of six vectors, floats or 16-bit integers."""
+    add, sub, fma = c.plus, c.minus, c.fma
+    even, odd = fma(-4, d[2], d[4]), fma(-4, d[1], d[3])
     near, far = sub(d[4], d[2]), sub(d[3], d[1])
     return [
-        fma(4.0, d[0], fma(-5.0, d[2], d[4])), add(even, odd), sub(even, odd),
-        fma(2.0, far, near), fma(-2.0, far, near), fma(4.0, d[1], fma(-5.0, d[3], d[5])),
+        fma(4, d[0], fma(-5, d[2], d[4])), add(even, odd), sub(even, odd),
+        fma(2, far, near), fma(-2, far, near), fma(4, d[1], fma(-5, d[3], d[5])),
     ]  # fmt: skip
 
 
-def _from_points(c: Code, m: Sequence[Any]) -> list[Any]:
-    """A^T m of six vectors."""
-
-    def fma(factor: float, a: Any, b: Any) -> Any:
-        return c.call("fma", c.constant(factor), a, b)
-
-    add, sub = c.b.fadd, c.b.fsub
-    near, nearer = add(m[1], m[2]), sub(m[1], m[2])
-    far, farther = add(m[3], m[4]), sub(m[3], m[4])
+def _from_points(c: Code, m: Sequence[Any], *, whole: bool) -> list[Any]:
+    """A^T m of six vectors; six times that of `whole` ones, whose G has no fractions."""
+    first, outer, last = (1.5, 0.25, 6.0) if whole else (1.0, 1.0, 1.0)
+    near, nearer = c.b.fadd(m[1], m[2]), c.b.fsub(m[1], m[2])
+    far, farther = c.b.fadd(m[3], m[4]), c.b.fsub(m[3], m[4])
     return [
-        add(m[0], add(near, far)), fma(2.0, farther, nearer),
-        fma(4.0, far, near), add(fma(8.0, farther, nearer), m[5]),
-    ]  # fmt: skip
+        c.fma(first, m[0], c.fma(outer, far, near)),
+        c.fma(2 * outer, farther, nearer),
+        c.fma(4 * outer, far, near),
+        c.fma(last, m[5], c.fma(8 * outer, farther, nearer)),
+    ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from glnet_rt.backends.jit import weights
-from glnet_rt.backends.jit._code import LANES, SIZE
+from glnet_rt.backends.jit._code import LANES, LEVEL, SIZE, WIDE
 from glnet_rt.backends.jit.graph import LEVELS, Convolution, Sum, Term, Trunk
 from glnet_rt.backends.jit.kernels import (
     FIELDS,
@@ -24,16 +24,20 @@ from glnet_rt.contracts import Array
 from glnet_rt.spec import NetSpec
 
 IMAGE_CHANNELS = 4  # three, and one of zeros
-_NUMBERS = {"i8": np.uint8, "bf16": np.uint16, "f32": np.float32}
+_NUMBERS = {"i8": np.uint8, "i16": np.uint16, "bf16": np.uint16, "f32": np.float32}
 _DIRECT = {
-    ("i8", "f32"): Operation.DIRECT_I8_F32, ("i8", "bf16"): Operation.DIRECT_I8_BF16,
+    (LEVEL, "f32"): Operation.DIRECT_LEVELS_F32, (LEVEL, "bf16"): Operation.DIRECT_LEVELS_BF16,
     ("f32", "f32"): Operation.DIRECT_F32, ("bf16", "bf16"): Operation.DIRECT_BF16,
 }  # fmt: skip
-_WINOGRAD = {"f32": Operation.WINOGRAD_F32, "bf16": Operation.WINOGRAD_BF16}
+_WINOGRAD = {
+    ("f32", "f32"): Operation.WINOGRAD_F32, ("bf16", "bf16"): Operation.WINOGRAD_BF16,
+    ("i16", "f32"): Operation.WINOGRAD_I16,
+}  # fmt: skip
 _WINOGRAD_WEIGHTS = {"f32": np.float32, "bf16": np.float16}
 _IMAGE = {"f32": Operation.IMAGE_F32, "bf16": Operation.IMAGE_BF16}
 _ADD = {"f32": Operation.ADD_F32, "bf16": Operation.ADD_BF16}
-_TILES = 32  # that Winograd computes at a time: what lies between its steps stays in the cache
+# That Winograd computes at a time: what lies between its steps stays in the cache.
+_TILES = 32 if WIDE else 16
 
 
 @dataclass(eq=False)
@@ -42,7 +46,7 @@ class Map:
 
     Attributes:
         shape: [H, W, C].
-        kind: "i8", "bf16" or "f32".
+        kind: "f32", "bf16" or LEVEL.
         halo: px of zeros on every side.
         lasting: whether it is never written over by another.
         last: index of the last operation that reads it.
@@ -106,7 +110,7 @@ class Plan:
         self.scratch = 0  # bytes
         self._trunk = trunk
         self._floats: dict[str, Map] = {trunk.image: self._image}
-        self._bytes: dict[str, Map] = {}
+        self._levels: dict[str, Map] = {}
         self._steps: list[_Step] = []
         self._constants: list[tuple[int, Array]] = []
         self._constants_size = 0
@@ -189,8 +193,8 @@ class Plan:
             self._floats[sum_.name] = map_
             _write(step, Field.OUT, map_)
         if sum_.top:
-            self._bytes[sum_.name] = Map(sum_.shape, "i8")
-            _write(step, Field.BYTES, self._bytes[sum_.name])
+            self._levels[sum_.name] = Map(sum_.shape, LEVEL)
+            _write(step, Field.LEVELS, self._levels[sum_.name])
             step.numbers[Field.INVERSE] = _bits((LEVELS - 1) / sum_.top)
         return step
 
@@ -213,8 +217,8 @@ class Plan:
 
     def _convolve(self, convolution: Convolution, shape: tuple[int, int, int], step: _Step) -> None:
         """Add a convolution to the steps."""
-        whole = convolution.scale is not None
-        source = (self._bytes if whole else self._floats)[convolution.source]
+        scale = convolution.scale
+        source = (self._levels if scale is not None else self._floats)[convolution.source]
         kernel = convolution.weights.shape[2]
         step.constants[Field.BIAS] = self._keep(convolution.bias)
         step.reads[Field.X] = source, source.at(-(kernel // 2), -(kernel // 2))
@@ -223,10 +227,16 @@ class Plan:
             Field.X_ROW: convolution.stride * source.row,
             Field.X_PIXEL: convolution.stride * source.pixel,
         }  # fmt: skip
-        if not whole and _suits_winograd(convolution, shape):
-            numbers |= self._by_winograd(convolution, shape, step)
-        else:
+        packed = _winograd_weights(convolution, shape, self.floats)
+        if packed is None:
             numbers |= self._directly(convolution, source, shape, step)
+        else:
+            numbers |= self._by_winograd(packed, source, shape, step)
+        if scale is not None:
+            level = np.float32(convolution.top / (LEVELS - 1))
+            if packed is not None:
+                level /= weights.WHOLE_FACTOR
+            step.constants[Field.SCALE] = self._keep(level * scale)
         step.numbers.update(numbers)
         self._steps.append(step)
 
@@ -241,32 +251,32 @@ class Plan:
         packed = weights.direct(array, 4 // SIZE[source.kind])
         if source.kind == "bf16":
             packed = weights.bfloat16(packed)
+        if source.kind == "i16":
+            packed = packed.astype(np.int16)
         step.constants[Field.WEIGHTS] = self._keep(packed)
-        if convolution.scale is not None:
-            level = np.float32(convolution.top / (LEVELS - 1))
-            step.constants[Field.SCALE] = self._keep(level * convolution.scale)
         return {
             Field.CODE: _DIRECT[source.kind, self.floats], Field.ROWS: shape[0],
             Field.LINES: kernel, Field.STEPS: kernel * source.pixel // 4,
         }  # fmt: skip
 
     def _by_winograd(
-        self, convolution: Convolution, shape: tuple[int, int, int], step: _Step
+        self, packed: Array, source: Map, shape: tuple[int, int, int], step: _Step
     ) -> dict[int, int]:
         """Fields of a convolution by Winograd's products."""
-        packed = weights.winograd(convolution.weights).astype(_WINOGRAD_WEIGHTS[self.floats])
         step.constants[Field.WEIGHTS] = self._keep(packed)
         height, width, outputs = shape
-        inputs = convolution.weights.shape[1]
+        inputs = source.shape[2]
         down, across = height // TILE, width // TILE
         rows = _tile_rows(down, across)
         # Not a power of two, whose multiples would all lie in the same few places of the cache.
-        read_step, sum_step = (4 * rows * across * n + ALIGNED for n in (inputs, outputs))
+        number = 2 if source.kind == "i16" else 4
+        read_step = number * rows * across * inputs + ALIGNED
+        sum_step = 4 * rows * across * outputs + ALIGNED
         self.scratch = max(self.scratch, POINTS * (read_step + sum_step))
         return {
-            Field.CODE: _WINOGRAD[self.floats], Field.ROWS: down // rows, Field.STEPS: inputs,
-            Field.TILE_ROWS: rows, Field.READ_STEP: read_step, Field.SUM_STEP: sum_step,
-            Field.SUMS: POINTS * read_step,
+            Field.CODE: _WINOGRAD[source.kind, self.floats], Field.ROWS: down // rows,
+            Field.STEPS: inputs, Field.TILE_ROWS: rows, Field.READ_STEP: read_step,
+            Field.SUM_STEP: sum_step, Field.SUMS: POINTS * read_step,
         }  # fmt: skip
 
     def _add(self, terms: tuple[Term, ...], shape: tuple[int, int, int], step: _Step) -> None:
@@ -279,7 +289,7 @@ class Plan:
             terms = (Term(name, 0, 0.0), *terms[MOST_TERMS:])
         for i, term in enumerate(terms):
             at = Field.TERM + i * len(TermField)
-            source = (self._bytes if term.top else self._floats)[term.source]
+            source = (self._levels if term.top else self._floats)[term.source]
             step.reads[at + TermField.X] = source, source.at(0, 0)
             step.numbers[at + TermField.ROW] = source.row
             step.numbers[at + TermField.PIXEL] = source.pixel
@@ -297,10 +307,10 @@ class Plan:
             return
         source = before
         if isinstance(before, Term):
-            source = (self._bytes if before.top else self._floats)[before.source]
+            source = (self._levels if before.top else self._floats)[before.source]
             step.numbers[Field.SKIP_LEVEL] = _bits(before.top / (LEVELS - 1))
         assert isinstance(source, Map)
-        place = Field.SKIP_BYTES if source.kind == "i8" else Field.SKIP
+        place = Field.SKIP_LEVELS if source.kind == LEVEL else Field.SKIP
         step.reads[place] = source, source.at(0, 0)
         step.numbers[Field.SKIP_ROW] = source.row
         step.numbers[Field.SKIP_PIXEL] = source.pixel
@@ -351,11 +361,24 @@ def _in_levels(convolution: Convolution, sum_: Sum, step: _Step) -> Convolution:
     assert convolution.scale is not None
     inverse = np.float32((LEVELS - 1) / sum_.top)
     step.numbers.update({Field.INVERSE: 0, Field.RELU: 0})
-    if Field.SKIP_BYTES in step.reads:
+    if Field.SKIP_LEVELS in step.reads:
         level = float(np.int32(step.numbers[Field.SKIP_LEVEL]).view(np.float32))
         step.numbers[Field.SKIP_LEVEL] = _bits(level * float(inverse))
     scale, bias = convolution.scale * inverse, convolution.bias * inverse
     return replace(convolution, scale=scale, bias=bias)
+
+
+def _winograd_weights(
+    convolution: Convolution, shape: tuple[int, int, int], floats: str
+) -> Array | None:
+    """Weights for Winograd's products, None for a convolution that is computed directly."""
+    if not _suits_winograd(convolution, shape):
+        return None
+    if convolution.scale is None:
+        return weights.winograd(convolution.weights).astype(_WINOGRAD_WEIGHTS[floats])
+    if LEVEL == "i8":  # VNNI multiplies twice as many bytes at once as there would be products
+        return None
+    return weights.whole_winograd(convolution.weights)
 
 
 def _suits_winograd(convolution: Convolution, shape: tuple[int, int, int]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numba as nb
 
+from glnet_rt.backends.jit._code import LEVEL
 from glnet_rt.backends.jit.kernels import Field, addition, convolution, image, winograd
 from glnet_rt.contracts import Array
 
@@ -19,19 +20,21 @@ class Operation(IntEnum):
     DIRECT_F32 = 0
     WINOGRAD_F32 = 1
     ADD_F32 = 2
-    DIRECT_I8_F32 = 3
-    DIRECT_I8_BF16 = 4
+    DIRECT_LEVELS_F32 = 3
+    DIRECT_LEVELS_BF16 = 4
     DIRECT_BF16 = 5
     WINOGRAD_BF16 = 6
     ADD_BF16 = 7
     IMAGE_F32 = 8
     IMAGE_BF16 = 9
+    WINOGRAD_I16 = 10
 
 
-_direct_f32, _winograd_f32, _add_f32 = convolution("f32", "f32"), winograd("f32"), addition("f32")
-_direct_i8_f32, _direct_i8_bf16 = convolution("i8", "f32"), convolution("i8", "bf16")
-_direct_bf16, _winograd_bf16 = convolution("bf16", "bf16"), winograd("bf16")
-_add_bf16 = addition("bf16")
+_direct_f32, _direct_bf16 = convolution("f32", "f32"), convolution("bf16", "bf16")
+_direct_levels_f32, _direct_levels_bf16 = convolution(LEVEL, "f32"), convolution(LEVEL, "bf16")
+_winograd_f32, _winograd_bf16 = winograd("f32", "f32"), winograd("bf16", "bf16")
+_winograd_i16 = winograd("i16", "f32")
+_add_f32, _add_bf16 = addition("f32"), addition("bf16")
 _image_f32, _image_bf16 = image("f32"), image("bf16")
 
 
@@ -53,10 +56,10 @@ def _runner(sources: int) -> Any:
                 _winograd_f32(at)
             elif code == Operation.ADD_F32:
                 _add_f32(at)
-            elif code == Operation.DIRECT_I8_F32:
-                _direct_i8_f32(at)
-            elif code == Operation.DIRECT_I8_BF16:
-                _direct_i8_bf16(at)
+            elif code == Operation.DIRECT_LEVELS_F32:
+                _direct_levels_f32(at)
+            elif code == Operation.DIRECT_LEVELS_BF16:
+                _direct_levels_bf16(at)
             elif code == Operation.DIRECT_BF16:
                 _direct_bf16(at)
             elif code == Operation.WINOGRAD_BF16:
@@ -67,6 +70,8 @@ def _runner(sources: int) -> Any:
                 _image_f32(at)
             elif code == Operation.IMAGE_BF16:
                 _image_bf16(at)
+            elif code == Operation.WINOGRAD_I16:
+                _winograd_i16(at)
         return sources
 
     return run

@@ -9,9 +9,17 @@ from glnet_rt.backends.jit.kernels import BLOCKS, POINTS
 from glnet_rt.contracts import Array
 
 # G of F(4x4, 3x3) at the points 0, 1, -1, 2, -2 and infinity.
-_G = np.array(
-    [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float64
-) / [[24]]
+_WHOLE_G = np.array(
+    [[1, 0, 0], [-1, -1, -1], [-1, 1, -1], [1, 2, 4], [1, -2, 4], [0, 0, 1]], np.float64
+)
+WHOLE_FACTOR = 36  # what the products of integers come out too large
+_G = _WHOLE_G / np.array([4, 6, 6, 24, 24, 1])[:, None]
+
+# B^T, which _to_points computes.
+_B = np.array([
+    [4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
+    [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1],
+])  # fmt: skip
 
 
 def direct(weights: Array, per_step: int) -> Array:
@@ -37,9 +45,38 @@ def winograd(weights: Array) -> Array:
     Returns:
         36 times as `columns` orders them, float32.
     """
-    at_points = np.einsum("ia,ocab,jb->ijoc", _G, weights.astype(np.float64), _G, optimize=True)
-    matrices = at_points.reshape(POINTS, *weights.shape[:2]).astype(np.float32)
+    matrices = _at_points(weights, _G).astype(np.float32)
     return np.concatenate([columns(matrix, 1) for matrix in matrices])
+
+
+def whole_winograd(weights: Array) -> Array | None:
+    """For Winograd's products of integers.
+
+    Args:
+        weights: [O, C, 3, 3] int8.
+
+    Returns:
+        36 times as `columns` orders them, int16. With levels up to 255 the sums of their products
+        fit 32 bits; None where they might not.
+    """
+    matrices = _at_points(weights, _WHOLE_G)
+    most = np.abs(matrices).sum(2).max(1) * _largest_inputs()
+    if most.max() > np.iinfo(np.int32).max:
+        return None
+    return np.concatenate([columns(matrix.astype(np.int16), 2) for matrix in matrices])
+
+
+def _largest_inputs() -> Array:
+    """[POINTS], what levels up to 255 come to at most at each point, up or down."""
+    both = np.einsum("ia,jb->ijab", _B, _B).reshape(POINTS, -1)
+    ups, downs = np.maximum(both, 0).sum(1), np.maximum(-both, 0).sum(1)
+    return 255 * np.maximum(ups, downs)
+
+
+def _at_points(weights: Array, g: Array) -> Array:
+    """[POINTS, O, C] float64."""
+    found = np.einsum("ia,ocab,jb->ijoc", g, weights.astype(np.float64), g, optimize=True)
+    return found.reshape(POINTS, *weights.shape[:2])
 
 
 def columns(matrix: Array, per_step: int) -> Array:
