@@ -11,6 +11,7 @@ import pytest
 
 from glnet_rt.cli import live_job
 from glnet_rt.cli.live import _as_camera
+from glnet_rt.estimator import Estimator
 from tests.streams import no_thread_left
 from tests.test_cli import WHOLE, call, read_video, write_video
 
@@ -53,6 +54,18 @@ def test_a_file_played_as_lines(
         assert data["timestamp_ns"].tolist() == [result["timestamp_ns"] for result in results]
     assert 8 <= len(read_video(out / "overlay.mp4")) <= 30
     assert json.loads(trace.read_text())["traceEvents"]
+
+
+def test_what_runs_several_people_is_opened_before_the_first_frame(
+    tiny_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """OpenVINO's lanes take most of a second to open, for which a stream would stand still."""
+    asked: list[int] = []
+    monkeypatch.setattr(Estimator, "warm_up", lambda self, people=1: asked.append(people))
+    clip = write_video(tmp_path / "clip.avi", 2)
+    code, _, _ = call_lines(capsys, "live", clip, "--artifact", tiny_path, "--threads", 1, *WHOLE)
+    assert (code, asked) == (0, [2])
 
 
 def test_drops_are_told(

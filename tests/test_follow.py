@@ -170,6 +170,13 @@ def test_run_finds_and_follows_people_without_being_told_to(
     assert np.median(iou(found["bbox_xyxy"].astype(float), wanted).diagonal()) > 0.5
 
 
+def unrest(results: list[dict[str, Any]]) -> float:
+    """Mean change of the joints' rotation vectors from one sighting to the next, without the root,
+    whose vectors may flip."""
+    poses = [person["pose_rotvec"][1:] for result in results for person in result["people"]]
+    return float(np.abs(np.diff(poses, axis=0)).mean())
+
+
 @needs_default
 def test_live_finds_follows_and_steadies_people(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -182,7 +189,7 @@ def test_live_finds_follows_and_steadies_people(
     ids = [[person["track_id"] for person in result["people"]] for result in raw]
     assert told["people"] == sum(map(len, ids)) >= 8
     assert {track_id for row in ids for track_id in row} == {0}
-    assert raw[-1]["people"][0]["pose_rotvec"] != steady[-1]["people"][0]["pose_rotvec"]
+    assert unrest(steady) < 0.9 * unrest(raw)
     assert [r["people"][0]["bbox_xyxy"] for r in whole] == [[0, 0, 640, 360]] * 12
 
 

@@ -219,12 +219,15 @@ def _nothing_done(summary: Summary) -> GlnetError:
     )
 
 
-def warm_up(estimator: Estimator, renderer: OverlayRenderer, *, quiet: bool) -> None:
+def warm_up(
+    estimator: Estimator, renderer: OverlayRenderer, *, quiet: bool, people: int = 1
+) -> None:
     """Compile the kernels and fill the caches, so that the speed told is that of the work."""
     if not quiet:
         typer.echo("warming up (the first run on a machine also compiles) ...", err=True)
     black = np.zeros((64, 64, 3), np.uint8)
     renderer.draw(black, estimator(black))
+    estimator.warm_up(people)
 
 
 @contextmanager

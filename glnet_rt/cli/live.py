@@ -77,7 +77,8 @@ def live(
         opened = stack.enter_context(open_source(_as_camera(source), clock=time.monotonic_ns))
         estimator = stack.enter_context(load_estimator(artifact, backend, precision, threads))
         renderer = OverlayRenderer()
-        warm_up(estimator, renderer, quiet=json)
+        # What runs several people is opened now: in mid-stream it would hold up all that follows.
+        warm_up(estimator, renderer, quiet=json, people=2)
         if out is not None:
             recorder = stack.enter_context(Recorder(out, opened.fps, estimator.spec, renderer))
         session = stack.enter_context(
