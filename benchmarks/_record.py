@@ -69,6 +69,11 @@ def version(package: str) -> str | None:
         return None
 
 
+def name_here(name: str) -> str:
+    """A file's name on this CPU. Without VNNI INT8 is another matter, and has files of its own."""
+    return name if "avx512_vnni" in cpu_name() else f"{name}-without-vnni"
+
+
 def write(name: str, values: dict[str, Any], folder: Path = RESULTS) -> Path:
     """Write `NAME.json` into the folder, the record first."""
     folder.mkdir(parents=True, exist_ok=True)

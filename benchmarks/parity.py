@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks._record import write
+from benchmarks._record import name_here, write
 from export.__main__ import add_source_options, read_source
 from export.build import build
 from export.graph import build_graph
@@ -35,7 +35,7 @@ def main() -> None:
         return
     except GlnetError as error:
         raise SystemExit(str(error)) from error
-    path = write("parity", {"network": name, **report})
+    path = write(name_here("parity"), {"network": name, **report})
     table = path.with_suffix(".md")
     table.write_text(markdown(report))
     print(table.read_text())

@@ -5,7 +5,8 @@ and which share of the core's measured peak a direct convolution would need for 
 less, so that it may be more than one. *Chain*: a 1080p video from the file to vertices, beside
 OpenCV, the dense network in torch eager, and smplx. Both in CPU time of one thread, everything in
 turns in one process. *Video*: frames per second of a 720p video end to end, with W32 and with the
-model of the package. The weights of W32 are random: they cost the same.
+model of the package. The weights of W32 are random: they cost the same. What a CPU without VNNI
+comes to goes into a file of its own, without what cannot run there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import torch
 import glnet_rt
 from benchmarks import _alternatives as alternatives
 from benchmarks._peak import peaks
-from benchmarks._record import ROOT, write
+from benchmarks._record import ROOT, name_here, write
 from benchmarks.latency import interleaved, spread
 from export.random_network import random_network, random_preset
 from glnet_rt import Frame, Result
@@ -39,6 +40,7 @@ from glnet_rt.body_file import parse_body
 from glnet_rt.body_model import BodyModel
 from glnet_rt.cli.demo import CLIP
 from glnet_rt.contracts import Array
+from glnet_rt.errors import BackendError
 from glnet_rt.finder import Found
 from glnet_rt.stream import open_source
 from train.model.config import as_in_the_paper, preset
@@ -67,8 +69,9 @@ def main() -> None:
         full_hd = clip(Path(folder) / "1080p.mp4", (1920, 1080), 60)
         hd = clip(Path(folder) / "720p.mp4", (1280, 720), arguments.frames)
         network, operations, peak = network_rows(arguments.artifact, arguments.runs)
-        chain = chain_rows(arguments.artifact, full_hd, arguments.runs)
-        video = video_rows(arguments.artifact, hd, arguments.rounds)
+        chains = [way for way in CHAINS if opens(arguments.artifact, *way)]
+        chain = chain_rows(arguments.artifact, chains, full_hd, arguments.runs)
+        video = video_rows(arguments.artifact, chains, hd, arguments.rounds)
     values = {
         "weights": "random, seed 0", "network_gmac": operations / 2e9, "peak_gops": peak,
         "network": network, "chain": chain, "video": video,
@@ -77,7 +80,7 @@ def main() -> None:
         f"### {name.capitalize()}\n\n{table(rows)}"
         for name, rows in (("network", network), ("chain", chain), ("video", video))
     )
-    path = write("w32", values)
+    path = write(name_here("w32"), values)
     path.with_suffix(".md").write_text(text + "\n")
     print(f"{text}\n\nwrote {path.relative_to(ROOT)} and .md")
 
@@ -87,6 +90,16 @@ def make_artifact(path: Path) -> None:
     if not path.exists():
         command = [sys.executable, "-m", "export", "--random", "w32", "--judged", "16"]
         subprocess.run([*command, "--out", str(path)], cwd=ROOT, check=True)
+
+
+def opens(artifact: Path, backend: str, precision: str) -> bool:
+    """Whether a backend runs a precision on this CPU; told on stderr where it does not."""
+    try:
+        glnet_rt.load(artifact, backend=backend, precision=precision, threads=1).close()
+    except BackendError as error:
+        print(f"{backend} {precision}: {error.what}", file=sys.stderr)
+        return False
+    return True
 
 
 def clip(path: Path, size: tuple[int, int], frames: int) -> Path:
@@ -150,12 +163,14 @@ def multiplications(proto: onnx.ModelProto) -> float:
 # -- from the file to vertices ---------------------------------------------------------------------
 
 
-def chain_rows(path: Path, video: Path, runs: int) -> list[dict[str, Any]]:
+def chain_rows(
+    path: Path, chains: Sequence[tuple[str, str]], video: Path, runs: int
+) -> list[dict[str, Any]]:
     """CPU time of one frame with one person, on one thread, by ours and by the usual chain."""
     taken: dict[str, list[float]] = {}
     stages: dict[str, dict[str, list[float]]] = {}
     ways: dict[str, Iterator[dict[str, float]]] = {"cv2, torch eager dense, smplx": usual(video)}
-    for backend, precision in CHAINS:
+    for backend, precision in chains:
         ways[f"glnet_rt, {backend} {precision}"] = ours(path, backend, precision, video)
     for i in range(2 + runs):
         for name, frames in ways.items():
@@ -245,10 +260,12 @@ class OnePerson:
         return Found(person_box((frame.image.shape[1], frame.image.shape[0])))
 
 
-def video_rows(path: Path, video: Path, rounds: int) -> list[dict[str, Any]]:
+def video_rows(
+    path: Path, chains: Sequence[tuple[str, str]], video: Path, rounds: int
+) -> list[dict[str, Any]]:
     """Frames per second of wall time, all cores, decoding the file included, overlay off."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cases = {("w32", *chain): path for chain in CHAINS} | {
+    cases = {("w32", *chain): path for chain in chains} | {
         ("default.glnet", backend, "packed"): None for backend in ("openvino", "jit", "onnxruntime")
     }
     loaded = {
