@@ -302,6 +302,28 @@ def test_integers_are_exact(channels: int, kernel: int, stride: int) -> None:
         assert apart.max() < 0.05, name
 
 
+@pytest.mark.skipif(not HAS[LEVEL], reason="this CPU has no kernels of integers")
+@pytest.mark.parametrize("channels", [16, 48, 64])
+@pytest.mark.parametrize("small", [8, 10, 12, 20, 48])
+def test_integers_of_maps_of_all_sizes(channels: int, small: int) -> None:
+    """From the very levels that the kernels read: nothing hangs on how a half is rounded."""
+    inputs, part = 32, convolution("2", "a", (channels, 32, 3, 3), top=2.0, seed=1)
+    trunk = Trunk(
+        "image",
+        (
+            kept("a", (small, small, inputs),
+                 [convolution("1", "image", (inputs, 3, 3, 3), stride=2)], top=2.0),
+            kept("b", (small, small, channels), [part], relu=False),
+        ),
+        ("a", "b"),
+    )  # fmt: skip
+    spec = spec_of(2 * small)
+    outputs, _ = found(trunk, noise(spec), spec, "f32")
+    levels = np.rint(outputs["a"] * np.float32(255 / 2.0)).clip(0, 255)
+    wanted = convolved(levels * np.float64(np.float32(2.0 / 255)), part)
+    np.testing.assert_allclose(outputs["b"], wanted, rtol=0, atol=5e-6 * np.abs(wanted).max())
+
+
 @pytest.mark.skipif(not (HAS[LEVEL] and HAS["bf16"]), reason="this CPU has no integers or bf16")
 def test_integers_with_bfloat16_between_them() -> None:
     trunk = Trunk(
