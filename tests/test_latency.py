@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -172,8 +171,7 @@ def test_the_peak_is_above_what_numpy_reaches() -> None:
         pytest.skip("no C compiler, or no x86")
     side = 256
     a = np.ones((side, side), np.float32)
-    # The median: of a thread that is moved to another core, CPU time may come out too short.
-    taken = statistics.median(clocked(lambda: a @ a) for _ in range(21))
+    taken = min(clocked(lambda: a @ a) for _ in range(20))
     assert found.get("fp32", math.inf) > 0.7 * 2 * side**3 / taken / 1e9
 
 

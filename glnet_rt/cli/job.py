@@ -227,7 +227,8 @@ def warm_up(
         typer.echo("warming up (the first run on a machine also compiles) ...", err=True)
     black = np.zeros((64, 64, 3), np.uint8)
     renderer.draw(black, estimator(black))
-    estimator.warm_up(people)
+    if people > 1:
+        estimator.warm_up(people)
 
 
 @contextmanager
